@@ -1,0 +1,40 @@
+//! What an author of a detector writes: one typed value, which the registry erases.
+
+use faultline_core::{Detector, DetectorError, Signal, Window};
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A detection algorithm: how to fit a [`Detector`] to windows and how to load one that was fitted before.
+///
+/// Fitting is the only way to get a model, so there is no unfitted state to check for. `fit` and `load` are
+/// deterministic: the same windows, configuration and seed give the same model on the same CPU.
+pub trait Algorithm: 'static {
+    /// Name in configuration, labels and tables: lower case, words joined by `-`.
+    const NAME: &'static str;
+    /// One line for `faultline detectors`.
+    const SUMMARY: &'static str;
+    /// Where it comes from: authors, title, venue, year.
+    const PAPER: &'static str;
+    /// Which windows it scores.
+    const SIGNAL: Signal;
+    /// The decision threshold on the raw score that the paper publishes, where it publishes one. Only evaluation uses
+    /// it, to reproduce published figures; in service the calibration decides.
+    const PUBLISHED_THRESHOLD: Option<f64>;
+
+    /// Hyperparameters; the defaults are the paper's.
+    type Config: Default + Clone + Serialize + DeserializeOwned + JsonSchema;
+    /// The fitted model.
+    type Model: Detector;
+
+    /// Fits a model to windows that are taken to be mostly normal, in time order.
+    ///
+    /// # Errors
+    /// When the windows are too few or the configuration is out of range.
+    fn fit(config: &Self::Config, training: &[Window<'_>], seed: u64) -> Result<Self::Model, DetectorError>;
+
+    /// Loads what [`Detector::snapshot`] wrote.
+    ///
+    /// # Errors
+    /// When the snapshot is damaged or was written by something else.
+    fn load(config: &Self::Config, snapshot: &[u8]) -> Result<Self::Model, DetectorError>;
+}
