@@ -1,1 +1,27 @@
-//! Placeholder while the workspace is laid out.
+//! Stations 6 to 8 of the path: records become windows, windows become scores, scores become alerts.
+//!
+//! ```text
+//! LogBatch -> Windower -> Window -> Detector -> Score -> Calibration -> p-value -> Alerter -> Alert
+//!            windowing              algorithms/          calibrate                alerting
+//! ```
+//!
+//! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines.
+//!
+//! Nothing here reads a clock, draws unseeded randomness or does I/O: the same batches, configuration and seed give the
+//! same alerts.
+
+pub mod alerting;
+pub mod algorithm;
+pub mod algorithms;
+pub mod calibrate;
+pub mod error;
+pub mod evidence;
+pub mod lifecycle;
+pub mod model;
+pub mod registry;
+pub mod snapshot;
+pub mod testing;
+pub mod windowing;
+
+pub use algorithm::Algorithm;
+pub use registry::{Entry, REGISTRY, entry, nearest};

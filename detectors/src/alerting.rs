@@ -1,0 +1,465 @@
+//! Station 8, second half: p-values become alerts, one for each episode of one key and detector.
+//!
+//! A window alerts when its p-value is at most the significance. Further abnormal windows of the same key and
+//! detector within the episode gap are folded into the same alert, which keeps its id, counts them and keeps the evidence
+//! of the least probable. An alert fires until its session has ended or the watermark is an episode gap past its
+//! latest abnormal record; one that is raised by the last window of its session fires until the latter.
+//!
+//! The id is a hash of detector, model version, key and the event time of the first abnormal record: a replay writes the
+//! same alerts again and never second ones. Cost: a hash lookup for each window with an alert or an end; nothing for
+//! the rest. Memory: `max_open_episodes`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use faultline_core::{Alert, AlertId, AlertState, Detector, Evidence, LogEntry, Score, Severity, Window, WindowKey};
+use rustc_hash::FxHashMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// When scores become alerts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertConfig {
+    /// Share of normal windows that may alert, for each detector: a window alerts when its p-value is at most this. Default
+    /// 0.001, the smallest that a calibration of a thousand normal sessions can vouch for without
+    /// extrapolating. Lower it for fewer false alerts, which needs a longer warm-up to mean what it says.
+    pub significance: f64,
+    /// Milliseconds of event time without an abnormal window after which an episode is over; the next
+    /// abnormal window is a new alert. Default 60000.
+    pub episode_gap_ms: u64,
+    /// Episodes open at a time; one more ends the one that has been quiet for longest. Default 10000.
+    pub max_open_episodes: usize,
+}
+
+impl Default for AlertConfig {
+    fn default() -> Self {
+        Self { significance: 1e-3, episode_gap_ms: 60_000, max_open_episodes: 10_000 }
+    }
+}
+
+/// What one model says about one window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// Index of the window among those that were handed in together.
+    pub window: usize,
+    /// Index of the model in its monitor.
+    pub model: usize,
+    /// Name of the detector.
+    pub detector: &'static str,
+    /// Version of the model.
+    pub version: u64,
+    /// Its raw score.
+    pub score: Score,
+    /// What the calibration makes of it.
+    pub p_value: f64,
+}
+
+/// Counters and sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AlertStats {
+    /// Alerts raised.
+    pub n_alerts: u64,
+    /// Abnormal windows that were folded into an alert raised before.
+    pub n_folded: u64,
+    /// Episodes that `max_open_episodes` ended early.
+    pub n_evicted: u64,
+    /// Episodes open now.
+    pub n_open: usize,
+}
+
+/// The alerting station. See the file's documentation.
+#[derive(Debug)]
+pub struct Alerter {
+    config: AlertConfig,
+    gap_nanos: i64,
+    /// In the order in which they began.
+    episodes: BTreeMap<u64, Episode>,
+    by_key: FxHashMap<WindowKey, Vec<(&'static str, u64)>>,
+    /// Open episodes by the event time of their latest abnormal record.
+    by_end: BTreeSet<(i64, u64)>,
+    /// Episodes that the next [`Self::drain`] tells of.
+    changed: BTreeSet<u64>,
+    n_begun: u64,
+    stats: AlertStats,
+}
+
+#[derive(Debug)]
+struct Episode {
+    key: WindowKey,
+    alert: Alert,
+    /// Whether a `drain` has told of it.
+    told: bool,
+}
+
+impl Alerter {
+    /// An alerter without open episodes.
+    ///
+    /// # Errors
+    /// When the significance is no probability or the limit is zero.
+    pub fn new(config: AlertConfig) -> Result<Self, Error> {
+        if !(config.significance > 0.0 && config.significance < 1.0) {
+            let reason = format!("must be between 0 and 1, got {}", config.significance);
+            return Err(Error::Config { key: "alerting.significance", reason });
+        }
+        if config.max_open_episodes == 0 {
+            let reason = "must be at least 1".to_owned();
+            return Err(Error::Config { key: "alerting.max_open_episodes", reason });
+        }
+        Ok(Self {
+            gap_nanos: i64::try_from(config.episode_gap_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000),
+            config,
+            episodes: BTreeMap::new(),
+            by_key: FxHashMap::default(),
+            by_end: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            n_begun: 0,
+            stats: AlertStats::default(),
+        })
+    }
+
+    /// Whether a window with this p-value alerts.
+    #[must_use]
+    pub fn is_abnormal(&self, p_value: f64) -> bool {
+        p_value <= self.config.significance
+    }
+
+    /// Judges one scored window. `detector` explains it if it becomes, or worsens, an alert.
+    pub fn observe(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
+        if !self.is_abnormal(scored.p_value) {
+            return;
+        }
+        let culprit = culprit_of(window, &scored.score);
+        let at = culprit.map_or_else(|| span_end(window), |record| record.time_unix_nano);
+        let open = self.by_key.get(window.key()).and_then(|open| open.iter().find(|open| open.0 == scored.detector));
+        if let Some(&(_, begun)) = open {
+            if self.fold(begun, at, culprit, window, scored, detector) {
+                return;
+            }
+            self.resolve(begun);
+        }
+        if self.by_end.len() >= self.config.max_open_episodes
+            && let Some(&(_, quietest)) = self.by_end.first()
+        {
+            self.stats.n_evicted += 1;
+            self.resolve(quietest);
+        }
+        self.begin(at, culprit, window, scored, detector);
+    }
+
+    /// The session has ended: its alerts that have been told of are resolved.
+    pub fn close(&mut self, key: &WindowKey) {
+        let Some(open) = self.by_key.get(key) else { return };
+        let told = |begun: &u64| self.episodes.get(begun).is_some_and(|episode| episode.told);
+        let ended: Vec<u64> = open.iter().map(|open| open.1).filter(told).collect();
+        for begun in ended {
+            self.resolve(begun);
+        }
+    }
+
+    /// The input is complete up to this event time: alerts that have been quiet for an episode gap are resolved.
+    pub fn advance_to(&mut self, watermark_unix_nano: i64) {
+        while let Some(&(end, begun)) = self.by_end.first() {
+            if end.saturating_add(self.gap_nanos) >= watermark_unix_nano {
+                break;
+            }
+            self.resolve(begun);
+        }
+    }
+
+    /// The input has ended: every alert is resolved.
+    pub fn finish(&mut self) {
+        while let Some(&(_, begun)) = self.by_end.first() {
+            self.resolve(begun);
+        }
+    }
+
+    /// Alerts that are new or have changed since the last call, in the order in which they began.
+    pub fn drain(&mut self) -> Vec<Alert> {
+        let mut alerts = Vec::with_capacity(self.changed.len());
+        for begun in std::mem::take(&mut self.changed) {
+            let Some(episode) = self.episodes.get_mut(&begun) else { continue };
+            if episode.alert.state == AlertState::Resolved {
+                alerts.extend(self.episodes.remove(&begun).map(|episode| episode.alert));
+            } else {
+                episode.told = true;
+                alerts.push(episode.alert.clone());
+            }
+        }
+        alerts
+    }
+
+    /// Whether an alert fires for this key.
+    #[must_use]
+    pub fn is_open(&self, key: &WindowKey) -> bool {
+        !self.by_key.is_empty() && self.by_key.contains_key(key)
+    }
+
+    /// Counters and sizes.
+    #[must_use]
+    pub fn stats(&self) -> AlertStats {
+        AlertStats { n_open: self.by_end.len(), ..self.stats }
+    }
+
+    fn begin(
+        &mut self,
+        at: i64,
+        culprit: Option<&LogEntry>,
+        window: &Window<'_>,
+        scored: &Scored,
+        detector: &dyn Detector,
+    ) {
+        let key = window.key();
+        let alert = Alert {
+            id: AlertId::of(scored.detector, scored.version, &key.stream, &key.session, at),
+            detector: scored.detector.to_owned(),
+            model_version: scored.version,
+            signal: window.signal().name().to_owned(),
+            stream: key.stream.to_string(),
+            session: key.session.to_string(),
+            service: service_of(window, culprit),
+            severity: severity_of(scored.p_value, self.config.significance, culprit),
+            state: AlertState::Firing,
+            p_value: scored.p_value,
+            score: scored.score.value,
+            start_unix_nano: at,
+            end_unix_nano: at,
+            n_windows: 1,
+            evidence: explain(detector, window, &scored.score),
+            incident: None,
+        };
+        let begun = self.n_begun;
+        self.n_begun += 1;
+        self.stats.n_alerts += 1;
+        self.by_key.entry(key.clone()).or_default().push((scored.detector, begun));
+        self.by_end.insert((at, begun));
+        self.changed.insert(begun);
+        self.episodes.insert(begun, Episode { key: key.clone(), alert, told: false });
+    }
+
+    /// Adds an abnormal window to an open episode; `false` when the episode was over by then.
+    fn fold(
+        &mut self,
+        begun: u64,
+        at: i64,
+        culprit: Option<&LogEntry>,
+        window: &Window<'_>,
+        scored: &Scored,
+        detector: &dyn Detector,
+    ) -> bool {
+        let Some(Episode { alert, .. }) = self.episodes.get_mut(&begun) else { return false };
+        if at > alert.end_unix_nano.saturating_add(self.gap_nanos) {
+            return false;
+        }
+        self.stats.n_folded += 1;
+        self.changed.insert(begun);
+        self.by_end.remove(&(alert.end_unix_nano, begun));
+        alert.end_unix_nano = alert.end_unix_nano.max(at);
+        self.by_end.insert((alert.end_unix_nano, begun));
+        alert.n_windows += 1;
+        alert.severity = alert.severity.max(severity_of(scored.p_value, self.config.significance, culprit));
+        if scored.p_value < alert.p_value {
+            alert.p_value = scored.p_value;
+            alert.score = scored.score.value;
+            alert.service = service_of(window, culprit);
+            alert.evidence = explain(detector, window, &scored.score);
+        }
+        true
+    }
+
+    fn resolve(&mut self, begun: u64) {
+        let Some(episode) = self.episodes.get_mut(&begun) else { return };
+        episode.alert.state = AlertState::Resolved;
+        self.changed.insert(begun);
+        self.by_end.remove(&(episode.alert.end_unix_nano, begun));
+        if let Some(open) = self.by_key.get_mut(&episode.key) {
+            open.retain(|open| open.1 != begun);
+            if open.is_empty() {
+                self.by_key.remove(&episode.key);
+            }
+        }
+    }
+}
+
+/// An alert is a warning. It is critical when the record that decided it is fatal, or is an error and at
+/// the same time ten times less probable than an alert needs to be; it is for information when that record is a debug line.
+fn severity_of(p_value: f64, significance: f64, culprit: Option<&LogEntry>) -> Severity {
+    match culprit.map_or(0, |record| record.severity_number) {
+        21.. => Severity::Critical,
+        17.. if p_value <= significance / 10.0 => Severity::Critical,
+        1..=8 => Severity::Info,
+        _ => Severity::Warning,
+    }
+}
+
+fn culprit_of<'a>(window: &Window<'a>, score: &Score) -> Option<&'a LogEntry> {
+    window.as_log().and_then(|log| log.records.get(score.culprit))
+}
+
+fn span_end(window: &Window<'_>) -> i64 {
+    window.as_log().map_or(0, |log| log.span_unix_nano().1)
+}
+
+fn service_of(window: &Window<'_>, culprit: Option<&LogEntry>) -> String {
+    let services = window.as_log().map_or(&[][..], |log| log.services);
+    culprit.and_then(|record| services.get(record.service as usize)).map_or_else(String::new, ToString::to_string)
+}
+
+/// A detector's explanation, held to the size that an alert may have.
+fn explain(detector: &dyn Detector, window: &Window<'_>, score: &Score) -> Evidence {
+    let mut evidence = detector.explain(window, score);
+    evidence.records.truncate(Evidence::MAX_RECORDS);
+    evidence
+}
+
+#[cfg(test)]
+mod tests {
+    use faultline_core::{DetectorError, Signal};
+
+    use super::*;
+    use crate::testing::Session;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    /// Explains by its score.
+    struct Dummy;
+
+    impl Detector for Dummy {
+        fn name(&self) -> &'static str {
+            "dummy"
+        }
+        fn version(&self) -> u64 {
+            3
+        }
+        fn signal(&self) -> Signal {
+            Signal::Logs
+        }
+        fn score(&mut self, _: &[Window<'_>], _: &mut Vec<Option<Score>>) {}
+        fn explain(&self, _: &Window<'_>, score: &Score) -> Evidence {
+            Evidence { summary: format!("score {}", score.value), records: vec![1; 99], ..Evidence::default() }
+        }
+        fn learn(&mut self, _: &[Window<'_>]) {}
+        fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn scored(culprit: usize, p_value: f64) -> Scored {
+        let score = Score { value: -p_value.log10(), culprit };
+        Scored { window: 0, model: 0, detector: "dummy", version: 3, score, p_value }
+    }
+
+    fn alerter(config: AlertConfig) -> Alerter {
+        Alerter::new(config).expect("valid")
+    }
+
+    #[test]
+    fn a_window_alerts_at_the_significance_and_not_above() {
+        let mut alerter = alerter(AlertConfig::default());
+        let session = Session::of("a", &[1, 2, 3]);
+        alerter.observe(&session.closed(), &scored(1, 1.1e-3), &Dummy);
+        assert_eq!(alerter.drain(), []);
+        alerter.observe(&session.closed(), &scored(1, 1e-3), &Dummy);
+        let alerts = alerter.drain();
+        assert_eq!(alerts.len(), 1);
+        let alert = &alerts[0];
+        assert_eq!(alert.id, AlertId::of("dummy", 3, "test", "a", 2 * SECOND), "an id that a replay finds again");
+        assert_eq!((alert.start_unix_nano, alert.n_windows), (2 * SECOND, 1));
+        assert_eq!((alert.service.as_str(), alert.state), ("service", AlertState::Firing));
+        assert_eq!(alert.evidence.records.len(), Evidence::MAX_RECORDS);
+        assert_eq!(alerter.drain(), [], "told once");
+    }
+
+    #[test]
+    fn windows_of_one_episode_are_one_alert_with_the_evidence_of_the_worst() {
+        let mut alerter = alerter(AlertConfig::default());
+        let session = Session::of("a", &[1; 50]);
+        for (culprit, p_value) in [(0, 1e-4), (20, 1e-6), (40, 1e-5)] {
+            alerter.observe(&session.window(culprit, false), &scored(culprit, p_value), &Dummy);
+        }
+        let alerts = alerter.drain();
+        assert_eq!(alerts.len(), 1);
+        let alert = &alerts[0];
+        assert_eq!((alert.n_windows, alert.p_value, alert.score), (3, 1e-6, 6.0));
+        assert_eq!((alert.start_unix_nano, alert.end_unix_nano), (SECOND, 41 * SECOND));
+        assert_eq!(alert.evidence.summary, "score 6");
+    }
+
+    #[test]
+    fn an_abnormal_window_after_the_gap_is_another_alert() {
+        let mut alerter = alerter(AlertConfig { episode_gap_ms: 5_000, ..AlertConfig::default() });
+        let session = Session::of("a", &[1; 50]);
+        alerter.observe(&session.window(0, false), &scored(0, 1e-4), &Dummy);
+        alerter.observe(&session.window(10, false), &scored(10, 1e-4), &Dummy);
+        let states: Vec<_> = alerter.drain().iter().map(|alert| (alert.start_unix_nano, alert.state)).collect();
+        assert_eq!(states, [(SECOND, AlertState::Resolved), (11 * SECOND, AlertState::Firing)]);
+    }
+
+    #[test]
+    fn an_alert_is_resolved_when_its_session_ends() {
+        let mut alerter = alerter(AlertConfig::default());
+        let session = Session::of("a", &[1, 2]);
+        alerter.observe(&session.window(0, false), &scored(0, 1e-4), &Dummy);
+        assert!(alerter.is_open(&session.key));
+        assert_eq!(alerter.drain()[0].state, AlertState::Firing);
+        alerter.close(&session.key);
+        assert_eq!(alerter.drain()[0].state, AlertState::Resolved);
+        assert!(!alerter.is_open(&session.key));
+        assert_eq!(alerter.stats().n_open, 0);
+    }
+
+    #[test]
+    fn an_alert_of_the_last_window_fires_until_it_has_been_quiet() {
+        let mut alerter = alerter(AlertConfig::default());
+        let session = Session::of("a", &[1, 2]);
+        alerter.observe(&session.closed(), &scored(1, 1e-4), &Dummy);
+        alerter.close(&session.key);
+        assert_eq!(alerter.drain()[0].state, AlertState::Firing);
+        alerter.advance_to(62 * SECOND);
+        assert_eq!(alerter.drain(), []);
+        alerter.advance_to(62 * SECOND + 1);
+        assert_eq!(alerter.drain()[0].state, AlertState::Resolved);
+    }
+
+    #[test]
+    fn open_episodes_are_bounded_and_the_quietest_gives_way() {
+        let mut alerter = alerter(AlertConfig { max_open_episodes: 2, ..AlertConfig::default() });
+        let sessions = ["a", "b", "c"].map(|key| Session::of(key, &[1, 2, 3]));
+        for (session, culprit) in sessions.iter().zip([2, 0, 1]) {
+            alerter.observe(&session.closed(), &scored(culprit, 1e-4), &Dummy);
+        }
+        let states: Vec<_> = alerter.drain().into_iter().map(|alert| (alert.session, alert.state)).collect();
+        let expected = [("a", AlertState::Firing), ("b", AlertState::Resolved), ("c", AlertState::Firing)];
+        assert_eq!(states, expected.map(|(session, state)| (session.to_owned(), state)));
+        assert_eq!(alerter.stats(), AlertStats { n_alerts: 3, n_folded: 0, n_evicted: 1, n_open: 2 });
+    }
+
+    #[test]
+    fn the_end_of_the_input_resolves_everything() {
+        let mut alerter = alerter(AlertConfig::default());
+        let session = Session::of("a", &[1]);
+        alerter.observe(&session.closed(), &scored(0, 1e-9), &Dummy);
+        alerter.finish();
+        assert_eq!(alerter.drain()[0].state, AlertState::Resolved);
+        assert!(alerter.episodes.is_empty() && alerter.by_key.is_empty() && alerter.by_end.is_empty());
+    }
+
+    #[test]
+    fn severity_follows_the_deciding_record() {
+        let record = |severity_number| LogEntry { severity_number, ..Session::of("a", &[1]).records[0] };
+        let severity = |severity_number, p_value| severity_of(p_value, 1e-3, Some(&record(severity_number)));
+        assert_eq!(severity(9, 1e-9), Severity::Warning);
+        assert_eq!(severity(5, 1e-9), Severity::Info);
+        assert_eq!(severity(17, 1e-3), Severity::Warning);
+        assert_eq!(severity(17, 1e-4), Severity::Critical);
+        assert_eq!(severity(21, 1e-3), Severity::Critical);
+        assert_eq!(severity(0, 1e-3), Severity::Warning);
+    }
+
+    #[test]
+    fn a_significance_that_is_no_probability_is_refused_by_key() {
+        let error = Alerter::new(AlertConfig { significance: 0.0, ..AlertConfig::default() }).expect_err("zero");
+        assert!(error.to_string().starts_with("key `alerting.significance`"), "{error}");
+    }
+}

@@ -1,0 +1,341 @@
+//! Station 8, first half: raw scores become p-values, so that one significance means the same for every detector.
+//!
+//! In the body of the calibration scores the p-value is the conformal one, (1 + #{scores ≥ s}) / (n + 1): whatever
+//! the distribution, a normal window gets p ≤ α with probability at most α (Vovk, Gammerman and Shafer, "Algorithmic
+//! Learning in a Random World", 2005). It can never be below 1/(n+1); so beyond the largest calibration score a tail of
+//! the generalised Pareto family takes over, as in SPOT (Siffer, Fouque, Termier and Largouet, "Anomaly Detection in
+//! Streams with Extreme Value Theory", KDD 2017): p = 1/(n+1) · (1 + γ(s − max)/σ)^(−1/γ).
+//!
+//! Differs from SPOT: the tail begins at the largest score instead of a high quantile, so that the data decide wherever there
+//! are data; γ and σ come from probability-weighted moments (Hosking and Wallis, Technometrics 1987), which need no
+//! search and hold for few excesses; γ is kept within 0 to ½, as a bounded tail would call anything beyond its end
+//! impossible. With too few distinct scores for a fit, the tail is a heavy one (γ = ½) of a scale that the spread of the
+//! scores gives, or, when all scores are equal, a tenth of a unit.
+//!
+//! Cost: a binary search a p-value. Memory: at most [`MAX_DISTINCT`] distinct scores. Fails when normal operation changes:
+//! p-values then come out too small until it is fitted anew or has observed enough.
+
+use serde::{Deserialize, Serialize};
+
+/// Distinct scores kept; neighbours are merged beyond it, towards the larger p-value.
+pub const MAX_DISTINCT: usize = 4096;
+
+/// Scores after which the older ones begin to count half.
+const MAX_SCORES: u64 = 1 << 20;
+
+/// Scores that are observed before they are merged in.
+const MAX_PENDING: usize = 256;
+
+/// What scores of normal windows look like. See the file's documentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    n_scores: u64,
+    /// Distinct scores, ascending.
+    steps: Vec<Step>,
+    tail: Tail,
+    /// Observed but not yet merged in.
+    #[serde(with = "exact::list")]
+    pending: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Step {
+    #[serde(with = "exact")]
+    score: f64,
+    /// Scores that are equal to it or larger.
+    n_at_least: u64,
+}
+
+/// Generalised Pareto survival function of the excess over the largest score.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Tail {
+    #[serde(with = "exact")]
+    scale: f64,
+    #[serde(with = "exact")]
+    shape: f64,
+}
+
+impl Calibration {
+    /// Calibrates on scores of held-out normal windows. Non-finite ones are left out. Without any score every p-value
+    /// is 1.
+    #[must_use]
+    pub fn fit(scores: &[f64]) -> Self {
+        let mut calibration =
+            Self { n_scores: 0, steps: Vec::new(), tail: Tail { scale: 1.0, shape: 0.5 }, pending: Vec::new() };
+        calibration.merge(scores.iter().copied().filter(|score| score.is_finite()).collect());
+        calibration
+    }
+
+    /// Probability that a normal window scores `score` or more. Never increases with the score; 1 for a score that is
+    /// not a number.
+    #[must_use]
+    pub fn p_value(&self, score: f64) -> f64 {
+        let Some(largest) = self.steps.last() else { return 1.0 };
+        if score.is_nan() {
+            return 1.0;
+        }
+        let n_scores = self.n_scores as f64;
+        if score > largest.score {
+            return (self.tail.survival(score - largest.score) / (n_scores + 1.0)).max(f64::MIN_POSITIVE);
+        }
+        let first_at_least = self.steps.partition_point(|step| step.score < score);
+        (1.0 + self.steps[first_at_least].n_at_least as f64) / (n_scores + 1.0)
+    }
+
+    /// Takes the score of another normal window into account, in blocks of 256. Once there are a million the older ones
+    /// fade.
+    pub fn observe(&mut self, score: f64) {
+        if score.is_finite() {
+            self.pending.push(score);
+        }
+        if self.pending.len() >= MAX_PENDING {
+            let pending = std::mem::take(&mut self.pending);
+            self.merge(pending);
+        }
+    }
+
+    /// Scores it rests on.
+    #[must_use]
+    pub fn n_scores(&self) -> u64 {
+        self.n_scores
+    }
+
+    /// The score from which on the p-value is at most `significance`; none when no finite score reaches it.
+    #[must_use]
+    pub fn threshold(&self, significance: f64) -> Option<f64> {
+        let at_most = |score: f64| self.p_value(score) <= significance;
+        let largest = self.steps.last()?.score;
+        if let Some(step) = self.steps.iter().find(|step| at_most(step.score)) {
+            return Some(step.score);
+        }
+        let mut above = self.tail.scale;
+        while !at_most(largest + above) {
+            above *= 2.0;
+            if !(largest + above).is_finite() {
+                return None;
+            }
+        }
+        let (mut low, mut high) = (largest, largest + above);
+        for _ in 0..64 {
+            let middle = low + (high - low) / 2.0;
+            if at_most(middle) { high = middle } else { low = middle }
+        }
+        Some(high)
+    }
+
+    fn merge(&mut self, mut scores: Vec<f64>) {
+        // Adding zero turns -0.0 into 0.0, so that equal scores have one representation.
+        scores.iter_mut().for_each(|score| *score += 0.0);
+        let mut n_larger = 0;
+        let mut counts: Vec<(f64, u64)> = Vec::with_capacity(self.steps.len() + scores.len());
+        for step in self.steps.iter().rev() {
+            counts.push((step.score, step.n_at_least - n_larger));
+            n_larger = step.n_at_least;
+        }
+        counts.extend(scores.into_iter().map(|score| (score, 1)));
+        counts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        counts.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            kept.1 += if same { later.1 } else { 0 };
+            same
+        });
+        if counts.iter().map(|count| count.1).sum::<u64>() > MAX_SCORES {
+            counts.iter_mut().for_each(|count| count.1 = count.1.div_ceil(2));
+        }
+        thin(&mut counts);
+        let mut n_at_least = 0;
+        self.steps.clear();
+        for &(score, count) in counts.iter().rev() {
+            n_at_least += count;
+            self.steps.push(Step { score, n_at_least });
+        }
+        self.steps.reverse();
+        self.n_scores = n_at_least;
+        self.tail = Tail::fit(&counts, n_at_least);
+    }
+}
+
+/// Merges neighbours until at most [`MAX_DISTINCT`] scores are left. A merged score takes the larger value, which only
+/// raises p-values; the upper half, where alerts are decided, stays exact.
+fn thin(counts: &mut Vec<(f64, u64)>) {
+    if counts.len() <= MAX_DISTINCT {
+        return;
+    }
+    let exact = MAX_DISTINCT / 2;
+    let body = counts.len() - exact;
+    let each = body.div_ceil(exact);
+    let mut merged: Vec<(f64, u64)> = counts[..body]
+        .chunks(each)
+        .filter_map(|chunk| Some((chunk.last()?.0, chunk.iter().map(|count| count.1).sum())))
+        .collect();
+    merged.extend_from_slice(&counts[body..]);
+    *counts = merged;
+}
+
+impl Tail {
+    /// Fits the excesses of the top scores and moves the start of the tail to the largest score: the excess of a
+    /// generalised Pareto variable over a higher threshold is one again, with the scale grown by γ times the way.
+    fn fit(counts: &[(f64, u64)], n_scores: u64) -> Self {
+        const MIN_EXCESSES: u64 = 20;
+        const MIN_DISTINCT: usize = 8;
+        let Some(&(largest, _)) = counts.last() else { return Self { scale: 1.0, shape: 0.5 } };
+        let wanted = (n_scores / 50).max(MIN_EXCESSES);
+        let mut n_excesses = 0;
+        let mut first = counts.len();
+        while first > 0 && n_excesses < wanted {
+            first -= 1;
+            n_excesses += counts[first].1;
+        }
+        if first == 0 || n_scores < 10 * MIN_EXCESSES || counts.len() - first < MIN_DISTINCT {
+            return Self::guess(counts, largest);
+        }
+        let threshold = counts[first - 1].0;
+        // Probability-weighted moments a0 = E[X] and a1 = E[X(1-F)], ties in one term.
+        let n = n_excesses as f64;
+        let (mut a0, mut a1, mut n_smaller) = (0.0, 0.0, 0.0);
+        for &(score, count) in &counts[first..] {
+            let (excess, count) = (score - threshold, count as f64);
+            let mean_larger = n - n_smaller - (count + 1.0) / 2.0;
+            a0 += count * excess / n;
+            a1 += count * excess * mean_larger / (n - 1.0) / n;
+            n_smaller += count;
+        }
+        let shape = (2.0 - a0 / (a0 - 2.0 * a1)).clamp(0.0, 0.5);
+        let scale = a0 * (1.0 - shape) + shape * (largest - threshold);
+        if scale.is_finite() && scale > 0.0 { Self { scale, shape } } else { Self::guess(counts, largest) }
+    }
+
+    /// A heavy tail for scores that are too few or too alike to fit one.
+    fn guess(counts: &[(f64, u64)], largest: f64) -> Self {
+        let n: f64 = counts.iter().map(|count| count.1 as f64).sum();
+        let mean = counts.iter().map(|&(score, count)| score * count as f64).sum::<f64>() / n;
+        let variance = counts.iter().map(|&(score, count)| (score - mean).powi(2) * count as f64).sum::<f64>() / n;
+        let last_gap = if counts.len() > 1 { largest - counts[counts.len() - 2].0 } else { 0.0 };
+        let spread = variance.sqrt().max(last_gap / 2.0);
+        let scale = if spread.is_finite() { spread } else { largest.abs() };
+        Self { scale: scale.max(0.05 * largest.abs().max(1.0)), shape: 0.5 }
+    }
+
+    fn survival(self, excess: f64) -> f64 {
+        if self.shape < 1e-9 {
+            (-excess / self.scale).exp()
+        } else {
+            (1.0 + self.shape * excess / self.scale).powf(-1.0 / self.shape)
+        }
+    }
+}
+
+/// Floats as their bits, because JSON text may come back one bit off, and a tie with a score must stay a tie.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(value.to_bits())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        u64::deserialize(deserializer).map(f64::from_bits)
+    }
+
+    pub mod list {
+        use serde::{Deserialize, Deserializer, Serializer};
+
+        pub fn serialize<S: Serializer>(values: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(values.iter().map(|value| value.to_bits()))
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+            Ok(Vec::<u64>::deserialize(deserializer)?.into_iter().map(f64::from_bits).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-12
+    }
+
+    #[test]
+    fn in_the_body_the_p_value_is_conformal() {
+        let calibration = Calibration::fit(&[1.0, 2.0, 2.0, 3.0]);
+        assert!(close(calibration.p_value(0.5), 1.0));
+        assert!(close(calibration.p_value(2.0), 4.0 / 5.0));
+        assert!(close(calibration.p_value(2.5), 2.0 / 5.0));
+        assert!(close(calibration.p_value(3.0), 2.0 / 5.0));
+    }
+
+    #[test]
+    fn beyond_the_data_p_values_keep_falling() {
+        let calibration = Calibration::fit(&[0.0; 100]);
+        assert!(close(calibration.p_value(0.0), 1.0));
+        let far: Vec<f64> = [0.01, 0.1, 1.0, 10.0, 1e6].iter().map(|&score| calibration.p_value(score)).collect();
+        assert!(far[0] < 1.0 / 101.0 && far.is_sorted_by(|a, b| a > b), "{far:?}");
+        assert!(far[2] < 1e-3, "a whole unit beyond a hundred equal scores is significant: {far:?}");
+        let calibration = Calibration::fit(&[0.0; 10]);
+        assert!(calibration.p_value(0.5) > 1e-3, "ten scores are not enough to be sure");
+    }
+
+    #[test]
+    fn an_exponential_tail_is_extrapolated_to_its_true_quantile() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let scores: Vec<f64> = (0..5_000).map(|_| -(1.0 - rng.random::<f64>()).ln()).collect();
+        let calibration = Calibration::fit(&scores);
+        for exponent in [4.0, 6.0] {
+            let p = calibration.p_value(exponent * std::f64::consts::LN_10);
+            assert!(p.log10() < -exponent + 1.0 && p.log10() > -exponent - 1.0, "1e-{exponent}: {p:e}");
+        }
+        let threshold = calibration.threshold(1e-3).expect("within reach");
+        assert!((threshold - 1e3f64.ln()).abs() < 0.7, "{threshold}");
+    }
+
+    #[test]
+    fn without_scores_nothing_is_significant() {
+        assert_eq!(Calibration::fit(&[]).p_value(1e9), 1.0);
+        assert_eq!(Calibration::fit(&[f64::NAN, f64::INFINITY]).n_scores(), 0);
+        assert_eq!(Calibration::fit(&[1.0]).p_value(f64::NAN), 1.0);
+    }
+
+    #[test]
+    fn observed_scores_count_and_memory_stays_bounded() {
+        let mut calibration = Calibration::fit(&[]);
+        for score in 0..100_000u32 {
+            calibration.observe(f64::from(score.wrapping_mul(2_654_435_761) >> 8));
+        }
+        assert!(calibration.steps.len() <= MAX_DISTINCT && calibration.n_scores() > 99_000);
+        let median = f64::from(1u32 << 23);
+        assert!((calibration.p_value(median) - 0.5).abs() < 0.02, "{}", calibration.p_value(median));
+    }
+
+    proptest! {
+        #[test]
+        fn a_higher_score_never_has_a_higher_p_value(
+            scores in prop::collection::vec(prop_oneof![Just(0.0), -5.0..5.0f64, 0.0..1e9f64], 0..400),
+            mut probes in prop::collection::vec(prop_oneof![-10.0..10.0f64, -1e12..1e12f64], 2..50),
+        ) {
+            let calibration = Calibration::fit(&scores);
+            probes.extend(&scores);
+            probes.sort_by(f64::total_cmp);
+            let p_values: Vec<f64> = probes.iter().map(|&score| calibration.p_value(score)).collect();
+            prop_assert!(p_values.is_sorted_by(|a, b| a >= b));
+            prop_assert!(p_values.iter().all(|p| (0.0..=1.0).contains(p) && *p > 0.0));
+        }
+
+        #[test]
+        fn a_calibration_comes_back_bit_for_bit(
+            scores in prop::collection::vec(-1e3..1e3f64, 0..300),
+            observed in prop::collection::vec(0.0..1.0f64, 0..10),
+        ) {
+            let mut calibration = Calibration::fit(&scores);
+            observed.iter().for_each(|&score| calibration.observe(score));
+            let text = serde_json::to_string(&calibration).expect("numbers");
+            prop_assert_eq!(serde_json::from_str::<Calibration>(&text).expect("its own"), calibration);
+        }
+    }
+}

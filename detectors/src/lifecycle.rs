@@ -1,0 +1,427 @@
+//! Stations 7 and 8 over time: the detectors of one deployment through warm-up, fitting, calibration and service.
+//!
+//! Cold start is explicit. During **warm-up** the monitor keeps the whole sessions that end (owned copies, at most
+//! `max_records` records) and says how far it is. Then every enabled detector is **fitted** on the earlier
+//! part of them and **calibrated** on the later one, in time order, so that no threshold rests on data the model has
+//! seen. From the next window on it is **in service**: score, p-value, alert, then learn. Scoring always comes before
+//! learning, and a window that any detector finds abnormal, or whose session has a firing alert, is learned by none: an
+//! attacker cannot teach that an attack is normal.
+//!
+//! A session that is open when warm-up ends is scored from its next window on. A model that returns a non-finite score is
+//! sidelined: it says so once, in an event, and scores no more.
+//!
+//! The stations can be called one by one ([`Monitor::score`], [`Monitor::alert`], [`Monitor::learn`]) or in one go
+//! ([`Monitor::process`]). Memory: the warm-up's records, then the models. Fails when warm-up is not
+//! mostly normal: detectors with `min_support` 1 take whatever they saw for normal.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use faultline_core::{Alert, LogEntry, LogWindow, Window, WindowKey, WindowState};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    alerting::{AlertConfig, AlertStats, Alerter, Scored},
+    error::Error,
+    model::{Artifact, Model},
+    registry::{Entry, REGISTRY, entry},
+};
+
+/// Which detectors run, how they are fitted, and when their scores become alerts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MonitorConfig {
+    /// Detectors to run, each with the configuration keys to change. Default: every one, unchanged.
+    pub detectors: BTreeMap<String, Value>,
+    /// When there is enough normal operation to fit.
+    pub warm_up: WarmUp,
+    /// Share of the warm-up sessions, the last ones, that calibrate instead of fitting. Default 0.3.
+    pub calibration_share: f64,
+    /// Seed of everything random in fitting. Default 0.
+    pub seed: u64,
+    /// When scores become alerts.
+    pub alerting: AlertConfig,
+}
+
+/// Warm-up is over when every condition that is given holds, or when `max_records` is reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmUp {
+    /// Ended sessions. Default 3400, so that the calibration's share is a thousand.
+    pub sessions: Option<u64>,
+    /// Milliseconds of event time. Default none; a day covers a daily rhythm.
+    pub span_ms: Option<u64>,
+    /// Records, in ended sessions or not. Default none; for replaying a file whose first part is for training.
+    pub records: Option<u64>,
+    /// Records of ended sessions to keep, a memory bound (32 bytes each). Default 2000000.
+    pub max_records: u64,
+}
+
+impl Default for MonitorConfig {
+    fn default() -> Self {
+        Self {
+            detectors: REGISTRY
+                .iter()
+                .map(|entry| (entry.name.to_owned(), Value::Object(Default::default())))
+                .collect(),
+            warm_up: WarmUp::default(),
+            calibration_share: 0.3,
+            seed: 0,
+            alerting: AlertConfig::default(),
+        }
+    }
+}
+
+impl Default for WarmUp {
+    fn default() -> Self {
+        Self { sessions: Some(3_400), span_ms: None, records: None, max_records: 2_000_000 }
+    }
+}
+
+/// Something an operator should hear about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MonitorEvent {
+    /// Warm-up is over and this detector is in service.
+    Fitted {
+        /// Its name.
+        detector: &'static str,
+        /// Version of the model.
+        version: u64,
+        /// Sessions it was fitted on.
+        n_training: usize,
+        /// Scores its calibration rests on.
+        n_calibration: u64,
+    },
+    /// This detector could not be fitted and does not run.
+    FitFailed {
+        /// Its name.
+        detector: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// No detector could be fitted: warm-up starts again.
+    WarmUpRestarted,
+    /// This model returned something that is no score, and scores no more.
+    Sidelined {
+        /// Its name.
+        detector: &'static str,
+        /// What it returned, and for which session.
+        reason: String,
+    },
+}
+
+/// Scores of one batch of windows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// What the models said, ordered by model, then window.
+    pub scored: Vec<Scored>,
+    /// What happened besides.
+    pub events: Vec<MonitorEvent>,
+}
+
+/// Everything that came of one batch of windows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// What the models said, ordered by model, then window.
+    pub scored: Vec<Scored>,
+    /// Alerts that are new or have changed.
+    pub alerts: Vec<Alert>,
+    /// What happened besides.
+    pub events: Vec<MonitorEvent>,
+}
+
+/// The detectors of one deployment. See the file's documentation.
+#[derive(Debug)]
+pub struct Monitor {
+    config: MonitorConfig,
+    phase: Phase,
+    alerter: Alerter,
+}
+
+#[derive(Debug)]
+enum Phase {
+    WarmUp(Collector),
+    Service(Vec<Model>),
+}
+
+impl Monitor {
+    /// A monitor at the start of its warm-up.
+    ///
+    /// # Errors
+    /// When a detector or one of its keys is unknown (the nearest one is named), none is enabled, or a value is out of
+    /// range.
+    pub fn new(config: MonitorConfig) -> Result<Self, Error> {
+        if config.detectors.is_empty() {
+            return Err(Error::Config { key: "detectors", reason: "no detector is enabled".to_owned() });
+        }
+        for (name, detector_config) in &config.detectors {
+            let wrap = |cause| Error::Detector { name: name.clone(), cause };
+            entry(name).and_then(|entry| entry.complete_config(detector_config)).map_err(wrap)?;
+        }
+        if !(config.calibration_share > 0.0 && config.calibration_share < 1.0) {
+            let reason = format!("must be between 0 and 1, got {}", config.calibration_share);
+            return Err(Error::Config { key: "calibration_share", reason });
+        }
+        let WarmUp { sessions, span_ms, records, max_records } = config.warm_up;
+        if sessions.is_none() && span_ms.is_none() && records.is_none() {
+            let reason = "one of `sessions`, `span_ms`, `records` must be given".to_owned();
+            return Err(Error::Config { key: "warm_up", reason });
+        }
+        if max_records == 0 {
+            return Err(Error::Config { key: "warm_up.max_records", reason: "must be at least 1".to_owned() });
+        }
+        let alerter = Alerter::new(config.alerting.clone())?;
+        let phase = Phase::WarmUp(Collector::default());
+        Ok(Self { config, phase, alerter })
+    }
+
+    /// A monitor in service with models that were fitted before. Their warm-up is not repeated.
+    ///
+    /// # Errors
+    /// When there is no model or the alerting configuration is out of range.
+    pub fn fitted(models: Vec<Model>, alerting: AlertConfig) -> Result<Self, Error> {
+        if models.is_empty() {
+            return Err(Error::Config { key: "detectors", reason: "no fitted model is given".to_owned() });
+        }
+        let detectors = models.iter().map(|model| (model.name().to_owned(), model.config().clone())).collect();
+        let config = MonitorConfig { detectors, alerting: alerting.clone(), ..MonitorConfig::default() };
+        Ok(Self { config, phase: Phase::Service(models), alerter: Alerter::new(alerting)? })
+    }
+
+    /// [`Self::fitted`] from artifacts.
+    ///
+    /// # Errors
+    /// When one cannot be loaded.
+    pub fn from_artifacts(artifacts: &[Artifact], alerting: AlertConfig) -> Result<Self, Error> {
+        let models = artifacts.iter().map(Model::from_artifact).collect::<Result<_, _>>()?;
+        Self::fitted(models, alerting)
+    }
+
+    /// The models in service as artifacts, to load again with [`Self::from_artifacts`]. Empty during warm-up.
+    ///
+    /// # Errors
+    /// When a detector cannot write its state.
+    pub fn artifacts(&self, parser_snapshot_id: &str) -> Result<Vec<Artifact>, Error> {
+        self.models().iter().map(|model| model.artifact(parser_snapshot_id)).collect()
+    }
+
+    /// How much of the warm-up is done, 0 to 1; 1 once in service.
+    #[must_use]
+    pub fn progress(&self) -> f64 {
+        match &self.phase {
+            Phase::WarmUp(collector) => collector.progress(&self.config.warm_up),
+            Phase::Service(_) => 1.0,
+        }
+    }
+
+    /// Whether the detectors are in service.
+    #[must_use]
+    pub fn is_in_service(&self) -> bool {
+        matches!(self.phase, Phase::Service(_))
+    }
+
+    /// The models in service; none during warm-up.
+    #[must_use]
+    pub fn models(&self) -> &[Model] {
+        match &self.phase {
+            Phase::WarmUp(_) => &[],
+            Phase::Service(models) => models,
+        }
+    }
+
+    /// Counters and sizes of the alerting station.
+    #[must_use]
+    pub fn alert_stats(&self) -> AlertStats {
+        self.alerter.stats()
+    }
+
+    /// Stations 7 and 8 in one go: score, alert, learn.
+    pub fn process(&mut self, windows: &[Window<'_>]) -> Outcome {
+        let Scores { scored, events } = self.score(windows);
+        let alerts = self.alert(windows, &scored);
+        self.learn(windows, &scored);
+        Outcome { scored, alerts, events }
+    }
+
+    /// Station 7: raw scores and their p-values. During warm-up the windows are collected instead, and the models are
+    /// fitted when there are enough.
+    pub fn score(&mut self, windows: &[Window<'_>]) -> Scores {
+        let mut events = Vec::new();
+        let mut first = 0;
+        if let Phase::WarmUp(collector) = &mut self.phase {
+            first = windows.len();
+            for (idx, window) in windows.iter().enumerate() {
+                collector.take(window);
+                if collector.progress(&self.config.warm_up) >= 1.0 {
+                    first = idx + 1;
+                    break;
+                }
+            }
+            if collector.progress(&self.config.warm_up) >= 1.0 {
+                events = self.end_warm_up();
+            }
+        }
+        let mut scored = Vec::new();
+        if let Phase::Service(models) = &mut self.phase {
+            for (idx, model) in models.iter_mut().enumerate() {
+                let from = scored.len();
+                if let Err(reason) = model.score(idx, &windows[first..], &mut scored) {
+                    scored.truncate(from);
+                    events.push(MonitorEvent::Sidelined { detector: model.name(), reason });
+                }
+                scored[from..].iter_mut().for_each(|scored| scored.window += first);
+            }
+        }
+        Scores { scored, events }
+    }
+
+    /// Station 8: alerts that are new or have changed.
+    pub fn alert(&mut self, windows: &[Window<'_>], scored: &[Scored]) -> Vec<Alert> {
+        let Phase::Service(models) = &self.phase else { return Vec::new() };
+        for scored in scored {
+            self.alerter.observe(&windows[scored.window], scored, models[scored.model].detector());
+        }
+        if self.alerter.stats().n_open > 0 {
+            for window in windows.iter().filter(|window| is_closed(window)) {
+                self.alerter.close(window.key());
+            }
+        }
+        self.alerter.drain()
+    }
+
+    /// Lets the models learn from the windows that no detector found abnormal.
+    pub fn learn(&mut self, windows: &[Window<'_>], scored: &[Scored]) {
+        let Phase::Service(models) = &mut self.phase else { return };
+        let mut abnormal = vec![false; windows.len()];
+        for scored in scored.iter().filter(|scored| self.alerter.is_abnormal(scored.p_value)) {
+            abnormal[scored.window] = true;
+        }
+        let is_normal = |&idx: &usize| !abnormal[idx] && !self.alerter.is_open(windows[idx].key());
+        let normal: Vec<Window<'_>> = (0..windows.len()).filter(is_normal).map(|idx| windows[idx]).collect();
+        for model in models {
+            model.learn(&normal);
+        }
+    }
+
+    /// The input is complete up to this event time: alerts that have been quiet are resolved.
+    pub fn advance_to(&mut self, watermark_unix_nano: i64) -> Vec<Alert> {
+        self.alerter.advance_to(watermark_unix_nano);
+        self.alerter.drain()
+    }
+
+    /// The input has ended: every alert is resolved.
+    pub fn finish(&mut self) -> Vec<Alert> {
+        self.alerter.finish();
+        self.alerter.drain()
+    }
+
+    /// Ends the warm-up with what there is.
+    pub fn end_warm_up(&mut self) -> Vec<MonitorEvent> {
+        let Phase::WarmUp(collector) = &mut self.phase else { return Vec::new() };
+        let collector = std::mem::take(collector);
+        let windows: Vec<Window<'_>> = collector.windows().collect();
+        let n_training = windows.len() - (windows.len() as f64 * self.config.calibration_share).ceil() as usize;
+        let (training, calibration) = windows.split_at(n_training.min(windows.len()));
+        let (mut models, mut events) = (Vec::new(), Vec::new());
+        let enabled = |entry: &&Entry| self.config.detectors.contains_key(entry.name);
+        for entry in REGISTRY.iter().filter(enabled) {
+            match Model::fit(entry, &self.config.detectors[entry.name], training, calibration, self.config.seed) {
+                Ok(model) => {
+                    events.push(MonitorEvent::Fitted {
+                        detector: entry.name,
+                        version: model.version(),
+                        n_training,
+                        n_calibration: model.calibration().n_scores(),
+                    });
+                    models.push(model);
+                }
+                Err(error) => {
+                    let reason =
+                        std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                    events.push(MonitorEvent::FitFailed { detector: entry.name, reason });
+                }
+            }
+        }
+        if models.is_empty() {
+            events.push(MonitorEvent::WarmUpRestarted);
+        } else {
+            self.phase = Phase::Service(models);
+        }
+        events
+    }
+}
+
+fn is_closed(window: &Window<'_>) -> bool {
+    window.as_log().is_some_and(LogWindow::is_closed)
+}
+
+/// The ended sessions of the warm-up, whole and in the order in which they ended.
+#[derive(Debug, Default)]
+struct Collector {
+    sessions: Vec<Collected>,
+    services: Vec<Arc<str>>,
+    /// Records of the sessions kept.
+    n_kept: u64,
+    /// Records seen, in ended sessions or not.
+    n_seen: u64,
+    span: Option<(i64, i64)>,
+}
+
+#[derive(Debug)]
+struct Collected {
+    key: WindowKey,
+    records: Box<[LogEntry]>,
+    n_dropped: u64,
+}
+
+impl Collector {
+    fn take(&mut self, window: &Window<'_>) {
+        let Some(log) = window.as_log() else { return };
+        self.n_seen += log.fresh_records().len() as u64;
+        for record in log.fresh_records() {
+            let at = record.time_unix_nano;
+            let (start, end) = self.span.unwrap_or((at, at));
+            self.span = Some((start.min(at), end.max(at)));
+        }
+        if log.services.len() > self.services.len() {
+            self.services = log.services.to_vec();
+        }
+        if log.is_closed() && !log.records.is_empty() {
+            self.n_kept += log.records.len() as u64;
+            self.sessions.push(Collected {
+                key: log.key.clone(),
+                records: log.records.into(),
+                n_dropped: log.n_dropped,
+            });
+        }
+    }
+
+    fn progress(&self, warm_up: &WarmUp) -> f64 {
+        let share = |have: u64, want: u64| if want == 0 { 1.0 } else { have as f64 / want as f64 };
+        let span_ms = self.span.map_or(0, |(start, end)| end.abs_diff(start) / 1_000_000);
+        let asked = [
+            warm_up.sessions.map(|want| share(self.sessions.len() as u64, want)),
+            warm_up.span_ms.map(|want| share(span_ms, want)),
+            warm_up.records.map(|want| share(self.n_seen, want)),
+        ];
+        let all = asked.into_iter().flatten().fold(1.0, f64::min);
+        all.max(share(self.n_kept, warm_up.max_records)).min(1.0)
+    }
+
+    fn windows(&self) -> impl Iterator<Item = Window<'_>> {
+        self.sessions.iter().map(|session| {
+            Window::Log(LogWindow {
+                key: &session.key,
+                records: &session.records,
+                fresh: 0,
+                n_dropped: session.n_dropped,
+                state: WindowState::Closed,
+                services: &self.services,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

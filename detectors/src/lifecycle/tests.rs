@@ -1,0 +1,291 @@
+use faultline_core::{AlertState, Detector, DetectorError, Evidence, Score, Signal};
+use serde_json::json;
+
+use super::*;
+use crate::{
+    algorithm::Algorithm,
+    testing::{Session, synthetic},
+};
+
+/// The cheap detectors, and a warm-up of `sessions`.
+fn config(sessions: u64) -> MonitorConfig {
+    let detectors = ["new-template", "length", "ngram", "count-vector"].map(|name| (name.to_owned(), json!({})));
+    MonitorConfig {
+        detectors: detectors.into(),
+        warm_up: WarmUp { sessions: Some(sessions), ..WarmUp::default() },
+        ..MonitorConfig::default()
+    }
+}
+
+fn warmed_up(config: MonitorConfig) -> Monitor {
+    let sessions = config.warm_up.sessions.expect("given") as usize;
+    let mut monitor = Monitor::new(config).expect("valid");
+    for (session, _) in synthetic(1, sessions, 0.0) {
+        monitor.process(&[session.closed()]);
+    }
+    assert!(monitor.is_in_service());
+    monitor
+}
+
+#[test]
+fn warm_up_reports_progress_then_fits_and_calibrates_every_detector() {
+    let mut monitor = Monitor::new(config(100)).expect("valid");
+    let sessions = synthetic(1, 100, 0.0);
+    let mut events = Vec::new();
+    for (idx, (session, _)) in sessions.iter().enumerate() {
+        assert!((monitor.progress() - idx as f64 / 100.0).abs() < 1e-9);
+        assert!(!monitor.is_in_service());
+        let outcome = monitor.process(&[session.closed()]);
+        assert_eq!((outcome.scored.len(), outcome.alerts.len()), (0, 0));
+        events.extend(outcome.events);
+    }
+    assert_eq!(monitor.progress(), 1.0);
+    let fitted: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            MonitorEvent::Fitted { detector, n_training, n_calibration, .. } => {
+                (*detector, *n_training, *n_calibration)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = ["new-template", "length", "ngram", "count-vector"].map(|name| (name, 70, 30));
+    assert_eq!(fitted, expected);
+}
+
+#[test]
+fn spoiled_sessions_alert_and_normal_ones_do_not() {
+    let mut monitor = warmed_up(config(1_000));
+    let (mut hits, mut misses, mut false_alarms) = (0, 0, 0);
+    for (session, spoiled) in synthetic(2, 500, 0.1) {
+        let alerted = !monitor.process(&[session.closed()]).alerts.is_empty();
+        match (spoiled, alerted) {
+            (true, true) => hits += 1,
+            (true, false) => misses += 1,
+            (false, true) => false_alarms += 1,
+            (false, false) => {}
+        }
+    }
+    assert!(hits > 30 && misses == 0 && false_alarms == 0, "{hits} hits, {misses} misses, {false_alarms} false alarms");
+}
+
+#[test]
+fn a_session_open_when_warm_up_ends_is_scored_from_then_on() {
+    let mut monitor = Monitor::new(config(50)).expect("valid");
+    let open = Session::of("open", &[11, 12, 99]);
+    let sessions = synthetic(1, 50, 0.0);
+    monitor.process(&[open.window(0, false)]);
+    let mut batch: Vec<_> = sessions.iter().map(|(session, _)| session.closed()).collect();
+    batch.push(open.window(2, false));
+    let outcome = monitor.process(&batch);
+    assert_eq!(outcome.events.len(), 4);
+    assert!(outcome.scored.iter().all(|scored| scored.window == 50), "only what came after the warm-up is scored");
+    let alerts: Vec<_> = outcome.alerts.iter().map(|alert| (alert.detector.as_str(), alert.session.as_str())).collect();
+    assert_eq!(alerts, [("new-template", "open"), ("ngram", "open")]);
+}
+
+#[test]
+fn what_alerted_is_not_learned() {
+    let mut monitor = warmed_up(config(100));
+    for round in 0..20 {
+        let poison = Session::of(&format!("p{round}"), &[11, 12, 99]);
+        let alerts = monitor.process(&[poison.closed()]).alerts;
+        assert!(alerts.iter().any(|alert| alert.detector == "new-template"), "round {round} was taken for normal");
+    }
+    // The same for a harmless window of a session whose alert fires.
+    let session = Session::of("s", &[99, 11, 98, 98]);
+    monitor.process(&[session.window(0, false)]);
+    assert!(monitor.alerter.is_open(&session.key));
+}
+
+#[test]
+fn what_is_normal_is_learned_after_it_was_scored() {
+    // A significance so small that nothing alerts: everything is learned.
+    let alerting = AlertConfig { significance: 1e-12, ..AlertConfig::default() };
+    let mut monitor = warmed_up(MonitorConfig { alerting, ..config(100) });
+    let new = Session::of("n", &[11, 12, 99]);
+    let score = |outcome: &Outcome| {
+        outcome.scored.iter().find(|scored| scored.detector == "new-template").map(|scored| scored.score.value)
+    };
+    assert_eq!(score(&monitor.process(&[new.closed()])), Some(1.0));
+    assert_eq!(score(&monitor.process(&[new.closed()])), Some(0.0));
+}
+
+#[test]
+fn an_alert_is_resolved_with_its_session() {
+    let mut monitor = warmed_up(config(100));
+    let session = Session::of("s", &[11, 12, 99, 41]);
+    let fired = monitor.process(&[session.window(0, false)]).alerts;
+    assert!(fired.iter().all(|alert| alert.state == AlertState::Firing) && !fired.is_empty());
+    let ended = monitor.process(&[session.window(4, true)]).alerts;
+    let resolved: Vec<_> = ended.iter().filter(|alert| alert.state == AlertState::Resolved).map(|a| a.id).collect();
+    assert_eq!(resolved, fired.iter().map(|alert| alert.id).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_same_input_gives_the_same_alerts() {
+    let run = || {
+        let mut monitor = warmed_up(config(300));
+        let sessions = synthetic(3, 200, 0.2);
+        let mut alerts: Vec<_> =
+            sessions.iter().flat_map(|(session, _)| monitor.process(&[session.closed()]).alerts).collect();
+        alerts.extend(monitor.finish());
+        serde_json::to_string(&alerts).expect("alerts are JSON")
+    };
+    let first = run();
+    assert!(first.contains("new-template"));
+    assert_eq!(first, run());
+}
+
+#[test]
+fn artifacts_carry_the_models_to_another_monitor() {
+    let mut monitor = warmed_up(config(300));
+    let artifacts = monitor.artifacts("parser-1").expect("they can be written");
+    let text = serde_json::to_string(&artifacts).expect("artifacts are JSON");
+    let artifacts: Vec<Artifact> = serde_json::from_str(&text).expect("its own");
+    assert_eq!(artifacts[0].parser_snapshot_id, "parser-1");
+    assert_eq!((artifacts[0].provenance.n_training, artifacts[0].provenance.n_calibration), (210, 90));
+    let mut other = Monitor::from_artifacts(&artifacts, AlertConfig::default()).expect("they can be read");
+    assert_eq!(other.progress(), 1.0);
+    for (session, _) in synthetic(4, 100, 0.3) {
+        assert_eq!(monitor.process(&[session.closed()]), other.process(&[session.closed()]));
+    }
+    let mut forged = artifacts[0].clone();
+    forged.version ^= 1;
+    let error = Monitor::from_artifacts(&[forged], AlertConfig::default()).expect_err("another version").to_string();
+    assert!(error.contains("artifact of detector `new-template`: its snapshot is of version"), "{error}");
+}
+
+#[test]
+fn warm_up_starts_again_when_nothing_can_be_fitted() {
+    let detectors = [("length".to_owned(), json!({"min_support": 1000}))].into();
+    let mut monitor = Monitor::new(MonitorConfig { detectors, ..config(10) }).expect("valid");
+    let sessions = synthetic(1, 10, 0.0);
+    let windows: Vec<_> = sessions.iter().map(|(session, _)| session.closed()).collect();
+    let events = monitor.process(&windows).events;
+    assert_eq!(
+        events,
+        [
+            MonitorEvent::FitFailed {
+                detector: "length",
+                reason: "detector length cannot be fitted: 7 ended sessions, `min_support` asks for 1000".to_owned()
+            },
+            MonitorEvent::WarmUpRestarted
+        ]
+    );
+    assert_eq!(monitor.progress(), 0.0);
+}
+
+#[test]
+fn warm_up_memory_is_bounded() {
+    let warm_up = WarmUp { sessions: Some(u64::MAX), span_ms: None, records: None, max_records: 400 };
+    let mut monitor = Monitor::new(MonitorConfig { warm_up, ..config(1) }).expect("valid");
+    let sessions = synthetic(1, 100, 0.0);
+    let n_needed = sessions.iter().take_while(|(session, _)| {
+        monitor.process(&[session.closed()]);
+        !monitor.is_in_service()
+    });
+    assert!(n_needed.count() < 60);
+}
+
+#[test]
+fn every_given_warm_up_condition_must_hold() {
+    let warm_up = WarmUp { sessions: Some(2), span_ms: Some(10_000), records: Some(20), ..WarmUp::default() };
+    let mut collector = Collector::default();
+    let progress: Vec<f64> = (synthetic(1, 7, 0.0).iter())
+        .map(|(session, _)| {
+            collector.take(&session.closed());
+            collector.progress(&warm_up)
+        })
+        .collect();
+    assert!(progress[1] < 0.3 && progress[4] < 1.0 && progress[5] >= 1.0, "{progress:?}");
+}
+
+#[test]
+fn mistakes_in_the_configuration_are_named() {
+    let message = |config: MonitorConfig| {
+        let error = Monitor::new(config).expect_err("a mistake");
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        format!("{error}: {}", cause.unwrap_or_default())
+    };
+    let with = |name: &str, value| MonitorConfig { detectors: [(name.to_owned(), value)].into(), ..config(1) };
+    assert_eq!(
+        message(with("new-templates", json!({}))),
+        "detector `new-templates`: detector new-templates: no such detector; did you mean `new-template`?"
+    );
+    assert_eq!(
+        message(with("ngram", json!({"max_ngram": 1}))),
+        "detector `ngram`: detector ngram: unknown key `max_ngram`; did you mean `max_ngrams`?"
+    );
+    let warm_up = WarmUp { sessions: None, ..WarmUp::default() };
+    assert!(message(MonitorConfig { warm_up, ..config(1) }).starts_with("key `warm_up`"));
+    assert!(message(MonitorConfig { calibration_share: 1.0, ..config(1) }).starts_with("key `calibration_share`"));
+}
+
+/// Scores NaN when it sees template 666.
+struct Odd;
+
+#[derive(Debug)]
+struct OddModel;
+
+impl Algorithm for Odd {
+    const NAME: &'static str = "odd";
+    const SUMMARY: &'static str = "breaks";
+    const PAPER: &'static str = "none";
+    const SIGNAL: Signal = Signal::Logs;
+    const PUBLISHED_THRESHOLD: Option<f64> = None;
+    type Config = WarmUp;
+    type Model = OddModel;
+
+    fn fit(_: &WarmUp, _: &[Window<'_>], _: u64) -> Result<OddModel, DetectorError> {
+        Ok(OddModel)
+    }
+
+    fn load(_: &WarmUp, _: &[u8]) -> Result<OddModel, DetectorError> {
+        Ok(OddModel)
+    }
+}
+
+impl Detector for OddModel {
+    fn name(&self) -> &'static str {
+        "odd"
+    }
+    fn version(&self) -> u64 {
+        1
+    }
+    fn signal(&self) -> Signal {
+        Signal::Logs
+    }
+    fn score(&mut self, windows: &[Window<'_>], scores: &mut Vec<Option<Score>>) {
+        scores.extend(windows.iter().filter_map(Window::as_log).map(|log| {
+            let breaks = log.records.iter().any(|record| record.template.0 == 666);
+            Some(Score { value: if breaks { f64::NAN } else { 0.0 }, culprit: 0 })
+        }));
+    }
+    fn explain(&self, _: &Window<'_>, _: &Score) -> Evidence {
+        Evidence::default()
+    }
+    fn learn(&mut self, _: &[Window<'_>]) {}
+    fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_model_that_returns_no_score_is_sidelined_loudly_and_alone() {
+    static ODD: Entry = Entry::of::<Odd>();
+    let normal = Session::of("a", &[1, 2]);
+    let training = [normal.closed(), normal.closed()];
+    let odd = Model::fit(&ODD, &Value::Null, &training, &training, 0).expect("it fits");
+    let ngram = Model::fit(entry("ngram").expect("listed"), &Value::Null, &training, &training, 0).expect("it fits");
+    let mut monitor = Monitor::fitted(vec![odd, ngram], AlertConfig::default()).expect("two models");
+    let bad = Session::of("b", &[1, 666]);
+    let outcome = monitor.process(&[normal.closed(), bad.closed()]);
+    let reason = "scored NaN for session b of stream test".to_owned();
+    assert_eq!(outcome.events, [MonitorEvent::Sidelined { detector: "odd", reason }]);
+    assert!(outcome.scored.iter().all(|scored| scored.detector == "ngram"));
+    assert_eq!(outcome.scored.len(), 2);
+    assert!(monitor.models()[0].sidelined().is_some());
+    let outcome = monitor.process(&[normal.closed()]);
+    assert_eq!((outcome.events.len(), outcome.scored.len()), (0, 1), "said once");
+}

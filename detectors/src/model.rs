@@ -1,0 +1,270 @@
+//! A fitted and calibrated detector, and the artifact it is kept as.
+
+use faultline_core::{Detector, Window};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    alerting::Scored,
+    calibrate::Calibration,
+    error::Error,
+    registry::{Entry, entry},
+};
+
+/// A fitted model that is kept: everything that is needed to score with it again, and where it came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// Layout of this artifact.
+    pub format: u32,
+    /// Name in the registry.
+    pub algorithm: String,
+    /// The complete configuration it was fitted with.
+    pub config: Value,
+    /// Version of the model.
+    pub version: u64,
+    /// The parser state whose template ids it knows.
+    pub parser_snapshot_id: String,
+    /// Where its training and calibration data came from.
+    pub provenance: Provenance,
+    /// What its scores look like on normal windows.
+    pub calibration: Calibration,
+    /// Its weights, as its detector writes them.
+    #[serde(with = "base64_bytes")]
+    pub snapshot: Vec<u8>,
+}
+
+/// Where a model came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Seed of the fit.
+    pub seed: u64,
+    /// Windows it was fitted on.
+    pub n_training: u64,
+    /// Windows it was calibrated on.
+    pub n_calibration: u64,
+    /// Event time of the first and of the last record of either.
+    pub start_unix_nano: i64,
+    /// See `start_unix_nano`.
+    pub end_unix_nano: i64,
+}
+
+/// A detector in service: the fitted model, its calibration and where it came from.
+pub struct Model {
+    entry: &'static Entry,
+    config: Value,
+    detector: Box<dyn Detector>,
+    version: u64,
+    calibration: Calibration,
+    provenance: Provenance,
+    sidelined: Option<String>,
+    n_scored: u64,
+    raw: Vec<Option<faultline_core::Score>>,
+}
+
+const FORMAT: u32 = 1;
+
+impl Model {
+    /// Fits on `training` and calibrates on `calibration`, both in time order, the latter later.
+    ///
+    /// # Errors
+    /// When the detector refuses its configuration or the training data, or returns a non-finite score.
+    pub fn fit(
+        entry: &'static Entry,
+        config: &Value,
+        training: &[Window<'_>],
+        calibration: &[Window<'_>],
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let wrap = |cause| Error::Detector { name: entry.name.to_owned(), cause };
+        let config = entry.complete_config(config).map_err(wrap)?;
+        let mut detector = entry.fit(&config, training, seed).map_err(wrap)?;
+        let mut raw = Vec::with_capacity(calibration.len());
+        detector.score(calibration, &mut raw);
+        let scores: Vec<f64> = raw.iter().flatten().map(|score| score.value).collect();
+        if let Some(odd) = scores.iter().find(|score| !score.is_finite()) {
+            let reason = format!("a calibration window scored {odd}");
+            let cause = faultline_core::DetectorError::Fit { detector: entry.name.to_owned(), reason };
+            return Err(wrap(cause));
+        }
+        let times = || {
+            let logs = training.iter().chain(calibration).filter_map(Window::as_log);
+            logs.flat_map(|log| log.records.iter().map(|record| record.time_unix_nano))
+        };
+        let provenance = Provenance {
+            seed,
+            n_training: training.len() as u64,
+            n_calibration: calibration.len() as u64,
+            start_unix_nano: times().min().unwrap_or(0),
+            end_unix_nano: times().max().unwrap_or(0),
+        };
+        Ok(Self {
+            entry,
+            config,
+            version: detector.version(),
+            detector,
+            calibration: Calibration::fit(&scores),
+            provenance,
+            sidelined: None,
+            n_scored: 0,
+            raw: Vec::new(),
+        })
+    }
+
+    /// Loads what [`Self::artifact`] made.
+    ///
+    /// # Errors
+    /// When the detector is unknown, refuses the configuration or the snapshot, or is not of the version that the artifact
+    /// names.
+    pub fn from_artifact(artifact: &Artifact) -> Result<Self, Error> {
+        let refuse = |reason: String| Error::Artifact { algorithm: artifact.algorithm.clone(), reason };
+        if artifact.format != FORMAT {
+            return Err(refuse(format!("format {} is not {FORMAT}", artifact.format)));
+        }
+        let wrap = |cause| Error::Detector { name: artifact.algorithm.clone(), cause };
+        let entry = entry(&artifact.algorithm).map_err(wrap)?;
+        let config = entry.complete_config(&artifact.config).map_err(wrap)?;
+        let detector = entry.load(&config, &artifact.snapshot).map_err(wrap)?;
+        if detector.version() != artifact.version {
+            return Err(refuse(format!(
+                "its snapshot is of version {:016x}, the artifact of {:016x}",
+                detector.version(),
+                artifact.version
+            )));
+        }
+        Ok(Self {
+            entry,
+            config,
+            version: artifact.version,
+            detector,
+            calibration: artifact.calibration.clone(),
+            provenance: artifact.provenance,
+            sidelined: None,
+            n_scored: 0,
+            raw: Vec::new(),
+        })
+    }
+
+    /// Everything that is needed to go on with this model elsewhere.
+    ///
+    /// # Errors
+    /// When the detector cannot write its state.
+    pub fn artifact(&self, parser_snapshot_id: &str) -> Result<Artifact, Error> {
+        let wrap = |cause| Error::Detector { name: self.entry.name.to_owned(), cause };
+        Ok(Artifact {
+            format: FORMAT,
+            algorithm: self.entry.name.to_owned(),
+            config: self.config.clone(),
+            version: self.version,
+            parser_snapshot_id: parser_snapshot_id.to_owned(),
+            provenance: self.provenance,
+            calibration: self.calibration.clone(),
+            snapshot: self.detector.snapshot().map_err(wrap)?,
+        })
+    }
+
+    /// Name of the detector.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.entry.name
+    }
+
+    /// Version of the model, part of every alert id.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The complete configuration.
+    #[must_use]
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// What its scores look like on normal windows.
+    #[must_use]
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
+    /// Where it came from.
+    #[must_use]
+    pub fn provenance(&self) -> Provenance {
+        self.provenance
+    }
+
+    /// Windows it has given a score.
+    #[must_use]
+    pub fn n_scored(&self) -> u64 {
+        self.n_scored
+    }
+
+    /// Why it scores no more, when it does not.
+    #[must_use]
+    pub fn sidelined(&self) -> Option<&str> {
+        self.sidelined.as_deref()
+    }
+
+    pub(crate) fn detector(&self) -> &dyn Detector {
+        &*self.detector
+    }
+
+    /// Pushes what it says about `windows` (all of the signal it scores).
+    pub(crate) fn score(
+        &mut self,
+        model: usize,
+        windows: &[Window<'_>],
+        scored: &mut Vec<Scored>,
+    ) -> Result<(), String> {
+        if self.sidelined.is_some() || windows.is_empty() {
+            return Ok(());
+        }
+        debug_assert!(windows.iter().all(|window| window.signal() == self.entry.signal));
+        self.raw.clear();
+        self.detector.score(windows, &mut self.raw);
+        if self.raw.len() != windows.len() {
+            let reason = format!("gave {} scores for {} windows", self.raw.len(), windows.len());
+            return Err(self.sidelined.insert(reason).clone());
+        }
+        for (window, score) in self.raw.iter().enumerate() {
+            let Some(score) = *score else { continue };
+            if !score.value.is_finite() {
+                let key = windows[window].key();
+                let reason = format!("scored {} for session {} of stream {}", score.value, key.session, key.stream);
+                return Err(self.sidelined.insert(reason).clone());
+            }
+            let p_value = self.calibration.p_value(score.value);
+            let (detector, version) = (self.entry.name, self.version);
+            scored.push(Scored { window, model, detector, version, score, p_value });
+        }
+        self.n_scored += self.raw.iter().flatten().count() as u64;
+        Ok(())
+    }
+
+    pub(crate) fn learn(&mut self, windows: &[Window<'_>]) {
+        if self.sidelined.is_none() && !windows.is_empty() {
+            self.detector.learn(windows);
+        }
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("name", &self.entry.name).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// Bytes as base64 text.
+mod base64_bytes {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,209 @@
+//! What every detector in the registry must do, whatever it is.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use faultline_core::{Detector, Evidence, Score, Window};
+use faultline_detectors::{
+    Entry, REGISTRY,
+    testing::{Session, score_all, synthetic},
+};
+use serde_json::{Value, json};
+
+const SEED: u64 = 7;
+
+static TRAINING: LazyLock<Vec<Session>> =
+    LazyLock::new(|| synthetic(1, 120, 0.0).into_iter().map(|(session, _)| session).collect());
+
+static LATER: LazyLock<Vec<(Session, bool)>> = LazyLock::new(|| synthetic(2, 80, 0.3));
+
+/// Fitting may be slow, so each detector is fitted once; tests load what it wrote.
+static SNAPSHOTS: LazyLock<BTreeMap<&'static str, Vec<u8>>> = LazyLock::new(|| {
+    REGISTRY.iter().map(|entry| (entry.name, fit(entry).snapshot().expect("a fitted model can be written"))).collect()
+});
+
+fn fit(entry: &Entry) -> Box<dyn Detector> {
+    let windows: Vec<_> = TRAINING.iter().map(Session::closed).collect();
+    entry.fit(&Value::Null, &windows, SEED).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn load(entry: &Entry) -> Box<dyn Detector> {
+    entry.load(&Value::Null, &SNAPSHOTS[entry.name]).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Whole sessions, and sessions that grow and then end.
+fn later_windows() -> Vec<Window<'static>> {
+    let mut windows = Vec::new();
+    for (idx, (session, _)) in LATER.iter().enumerate() {
+        if idx % 2 == 0 {
+            windows.push(session.closed());
+        } else {
+            windows.extend([session.window(0, false), session.window(session.records.len(), true)]);
+        }
+    }
+    windows
+}
+
+fn scores_of(detector: &mut dyn Detector, windows: &[Window<'_>]) -> Vec<Option<Score>> {
+    let scores = score_all(detector, windows);
+    assert_eq!(scores.len(), windows.len(), "{}: one entry for each window", detector.name());
+    for (score, window) in scores.iter().zip(windows).filter_map(|(score, window)| Some((score.as_ref()?, window))) {
+        assert!(score.value.is_finite(), "{} scored {}", detector.name(), score.value);
+        let n_records = window.as_log().map_or(0, |log| log.records.len());
+        assert!(score.culprit < n_records, "{}: culprit {} of {n_records}", detector.name(), score.culprit);
+    }
+    scores
+}
+
+#[test]
+fn entries_describe_themselves() {
+    for entry in REGISTRY {
+        let name = entry.name;
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'), "{name}");
+        assert!(!entry.summary.is_empty() && entry.summary.len() < 120, "{name}: {}", entry.summary);
+        assert!(entry.paper.chars().any(|c| c.is_ascii_digit()), "{name}: no year in {}", entry.paper);
+        let schema = entry.config_schema();
+        let properties = schema.get("properties").cloned().unwrap_or(json!({}));
+        for key in entry.default_config().as_object().expect("a configuration is an object").keys() {
+            let described = properties.get(key).and_then(|property| property.get("description"));
+            assert!(described.is_some(), "{name}: key `{key}` has no description");
+        }
+    }
+}
+
+#[test]
+fn scores_are_finite_and_one_a_window() {
+    for entry in REGISTRY {
+        let mut detector = load(entry);
+        assert_eq!(detector.name(), entry.name);
+        assert_eq!(detector.signal(), entry.signal);
+        let scores = scores_of(&mut *detector, &later_windows());
+        assert!(scores.iter().any(Option::is_some), "{} has nothing to say about anything", entry.name);
+    }
+}
+
+#[test]
+fn a_snapshot_brings_back_an_equal_model() {
+    for entry in REGISTRY {
+        let (mut first, mut second) = (load(entry), load(entry));
+        let windows = later_windows();
+        assert_eq!(first.snapshot().expect("written"), SNAPSHOTS[entry.name], "{}: bytes", entry.name);
+        assert_eq!(scores_of(&mut *first, &windows), scores_of(&mut *second, &windows), "{}: scores", entry.name);
+        // And again in the middle of a run.
+        first.learn(&windows);
+        let snapshot = first.snapshot().expect("written");
+        let mut third = entry.load(&Value::Null, &snapshot).expect("its own snapshot");
+        assert_eq!(third.version(), first.version(), "{}: version", entry.name);
+        assert_eq!(
+            scores_of(&mut *first, &windows),
+            scores_of(&mut *third, &windows),
+            "{}: after learning",
+            entry.name
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_fits_the_same_model() {
+    for entry in REGISTRY {
+        let again = fit(entry);
+        assert!(again.snapshot().expect("written") == SNAPSHOTS[entry.name], "{}: another model", entry.name);
+        assert_eq!(again.version(), load(entry).version(), "{}: version", entry.name);
+    }
+}
+
+#[test]
+fn odd_windows_do_not_upset_a_detector() {
+    let sessions = [
+        Session::of("empty", &[]),
+        Session::of("one", &[11]),
+        Session::of("unseen", &[900, 901, 900, 902]),
+        Session::of("one unseen", &[u64::MAX]),
+        Session::of("long", &[41; 600]),
+    ];
+    let mut windows: Vec<_> = sessions.iter().map(Session::closed).collect();
+    windows.extend(sessions.iter().map(|session| session.window(0, false)));
+    windows.extend(sessions.iter().map(|session| session.window(session.records.len(), true)));
+    for entry in REGISTRY {
+        let mut detector = load(entry);
+        scores_of(&mut *detector, &windows);
+        detector.learn(&windows);
+        scores_of(&mut *detector, &windows);
+        scores_of(&mut *detector, &[]);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_one() {
+    for entry in REGISTRY {
+        let defaults = entry.default_config();
+        let Some(key) = defaults.as_object().and_then(|keys| keys.keys().next().cloned()) else { continue };
+        let Err(error) = entry.fit(&json!({format!("{key}x"): 1}), &[], SEED) else { panic!("{} took it", entry.name) };
+        let message = error.to_string();
+        assert!(message.contains(&format!("`{key}x`")) && message.contains(&format!("`{key}`?")), "{message}");
+    }
+}
+
+#[test]
+fn nothing_to_fit_on_and_damaged_snapshots_are_errors() {
+    for entry in REGISTRY {
+        assert!(entry.fit(&Value::Null, &[], SEED).is_err(), "{} was fitted on nothing", entry.name);
+        let snapshot = &SNAPSHOTS[entry.name];
+        assert!(entry.load(&Value::Null, &snapshot[..snapshot.len() / 2]).is_err(), "{}: half a snapshot", entry.name);
+        assert!(entry.load(&Value::Null, b"").is_err(), "{}: no snapshot", entry.name);
+        let other = REGISTRY.iter().find(|other| other.name != entry.name).expect("there are several");
+        assert!(entry.load(&Value::Null, &SNAPSHOTS[other.name]).is_err(), "{} took one of {}", entry.name, other.name);
+    }
+}
+
+#[test]
+fn spoiled_sessions_score_higher_than_normal_ones() {
+    for entry in REGISTRY {
+        let mut detector = load(entry);
+        let windows: Vec<_> = LATER.iter().map(|(session, _)| session.closed()).collect();
+        let scores = scores_of(&mut *detector, &windows);
+        let value = |score: &Option<Score>| score.map_or(f64::NEG_INFINITY, |score| score.value);
+        let of = |spoiled| {
+            let pairs = scores.iter().zip(LATER.iter());
+            pairs.filter(move |(_, session)| session.1 == spoiled).map(|(score, _)| value(score)).collect::<Vec<_>>()
+        };
+        let (spoiled, normal) = (of(true), of(false));
+        let mut wins = 0.0;
+        for &bad in &spoiled {
+            for &good in &normal {
+                wins += if bad > good {
+                    1.0
+                } else if bad == good {
+                    0.5
+                } else {
+                    0.0
+                };
+            }
+        }
+        let auc = wins / (spoiled.len() * normal.len()) as f64;
+        assert!(auc > 0.6, "{}: area under the ROC curve {auc:.3}", entry.name);
+    }
+}
+
+#[test]
+fn evidence_says_something_and_is_bounded() {
+    for entry in REGISTRY {
+        let mut detector = load(entry);
+        for window in later_windows() {
+            let Some(score) = scores_of(&mut *detector, &[window])[0] else { continue };
+            let evidence = detector.explain(&window, &score);
+            assert!(!evidence.summary.is_empty(), "{}: no summary", entry.name);
+            assert!(evidence.records.len() <= Evidence::MAX_RECORDS, "{}: too many records", entry.name);
+            let records = window.as_log().map_or(&[][..], |log| log.records);
+            let in_window = |id| records.iter().any(|record| record.record == id);
+            assert!(evidence.records.iter().copied().all(in_window), "{}: records of another window", entry.name);
+            assert!(evidence.culprit.is_none_or(in_window), "{}: culprit of another window", entry.name);
+            assert!(
+                evidence.figures.values().all(|figure| figure.is_finite()),
+                "{}: {:?}",
+                entry.name,
+                evidence.figures
+            );
+            assert!(evidence.expected.iter().all(|expected| (0.0..=1.0).contains(&expected.probability)));
+        }
+    }
+}
