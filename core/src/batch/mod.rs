@@ -16,7 +16,7 @@ use arrow::{
     datatypes::{DataType, Field, Int32Type, Schema, TimeUnit},
 };
 
-pub use log::{LogBatch, LogBatchBuilder, LogRecord};
+pub use log::{LogBatch, LogBatchBuilder, LogRecord, params_builder};
 pub use metric::{MetricBatch, MetricBatchBuilder, MetricPoint};
 pub use span::{SpanBatch, SpanBatchBuilder, SpanRecord};
 

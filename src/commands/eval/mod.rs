@@ -1,0 +1,121 @@
+//! `faultline eval`: run a protocol of `faultline_datasets::PROTOCOLS` with the detectors of this binary.
+//!
+//! `datasets` knows the data, the splits and the metrics but no detector; the registry knows detectors but no labels.
+//! They meet here: a detector is fitted on the training part, its threshold is fixed, and only then is the test part
+//! scored and the labels looked at.
+
+mod lines;
+mod parsing;
+mod raw;
+mod sessions;
+
+use std::path::PathBuf;
+
+use faultline_datasets::{
+    Locator,
+    protocol::{PROTOCOLS, ProtocolInfo, protocol},
+    report::{ResultRow, table},
+};
+
+use crate::{
+    commands::{ConfigArgs, datasets::Bar},
+    exit::{self, Exit},
+};
+
+/// Arguments of `faultline eval`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Protocol, such as `hdfs-deeplog`; `--list` shows them.
+    #[arg(required_unless_present = "list")]
+    protocol: Option<String>,
+    /// Only these detectors. Repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub detector: Vec<String>,
+    /// The data, in the layout of the catalogue: a folder or a .tar.zst. Default: FAULTLINE_DATA, ../shared/data, the cache.
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// The training part, where it comes separately.
+    #[arg(long, value_name = "PATH")]
+    pub train_data: Option<PathBuf>,
+    /// One JSON object a row on stdout, nothing else.
+    #[arg(long)]
+    json: bool,
+    /// Show every protocol and what it needs.
+    #[arg(long)]
+    list: bool,
+    /// Seeds for detectors with randomness in them.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    pub seeds: Vec<u64>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.list {
+        list();
+        return Ok(());
+    }
+    let info = known(args.protocol.as_deref().unwrap_or_default())?;
+    for name in &args.detector {
+        if name != "default" && !name.contains('|') {
+            faultline_detectors::entry(name)?;
+        }
+    }
+    let mut rows = Vec::new();
+    let mut push = |row: ResultRow| {
+        if args.json {
+            println!("{}", row.to_json());
+        }
+        rows.push(row);
+    };
+    match info.name {
+        "hdfs-deeplog" => sessions::hdfs_deeplog(args, &mut push)?,
+        "hdfs-raw" => raw::hdfs_raw(args, &mut push)?,
+        "bgl-lines" => lines::bgl_lines(args, &mut push)?,
+        "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
+        other => {
+            let message = format!("protocol {other} is planned but not part of this version; `faultline eval --list` shows which are");
+            return Err(Exit::new(exit::UNAVAILABLE, message).into());
+        }
+    }
+    if !args.json {
+        println!("{}: {}\n", info.name, info.summary);
+        print!("{}", table(&rows, info.published));
+    }
+    Ok(())
+}
+
+/// Where the data is.
+struct Files {
+    data: PathBuf,
+    train: Option<PathBuf>,
+}
+
+fn locate(args: &Args, dataset: &str) -> anyhow::Result<Files> {
+    let mut bar = Bar::default();
+    let locator = Locator::from_env().with_data(args.data.clone());
+    let data = locator.locate(dataset, &mut |progress| bar.show(progress))?.root;
+    let train = match &args.train_data {
+        Some(path) => Some(locator.resolve(path, &mut |progress| bar.show(progress))?.root),
+        None => None,
+    };
+    Ok(Files { data, train })
+}
+
+fn known(name: &str) -> anyhow::Result<&'static ProtocolInfo> {
+    protocol(name).ok_or_else(|| {
+        let nearest = PROTOCOLS
+            .iter()
+            .min_by_key(|candidate| strsim::damerau_levenshtein(candidate.name, name))
+            .map_or("", |candidate| candidate.name);
+        Exit::new(exit::USAGE, format!("no protocol `{name}`; did you mean `{nearest}`? (--list shows all)")).into()
+    })
+}
+
+fn list() {
+    for info in PROTOCOLS {
+        let status = if info.is_available() { "" } else { " [not in this version]" };
+        println!("{:15} {}{status}", info.name, info.summary);
+        println!("{:15}   needs {}: {}", "", info.dataset, info.needs);
+    }
+}

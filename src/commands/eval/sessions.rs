@@ -1,0 +1,208 @@
+//! `hdfs-deeplog`: whole sessions of event numbers, fitted on DeepLog's training file, judged on its two test files.
+
+use std::{sync::Arc, time::Instant};
+
+use faultline_core::{Detector, LogEntry, LogWindow, Score, TemplateId, Window, WindowKey, WindowState};
+use faultline_datasets::{Confusion, ResultRow, Usage, average_precision, loaders::sessions::SessionSplit};
+use faultline_detectors::{Entry, REGISTRY, calibrate::Calibration};
+use serde_json::Value;
+
+use super::Args;
+
+/// Sessions scored at a time: enough to batch a network over, few enough to stay in cache.
+const CHUNK: usize = 4096;
+
+/// Whole sessions in the shape detectors take.
+pub struct Sessions {
+    entries: Vec<LogEntry>,
+    ends: Vec<usize>,
+    key: WindowKey,
+    services: Vec<Arc<str>>,
+}
+
+impl Sessions {
+    /// Sessions of event numbers. Event `e` is template `e`; there is no time in such files, so the position serves.
+    pub fn of_events<'a>(sessions: impl IntoIterator<Item = &'a [u16]>) -> Self {
+        let mut all = Self {
+            entries: Vec::new(),
+            ends: Vec::new(),
+            key: WindowKey { stream: "eval".into(), session: "session".into() },
+            services: vec!["".into()],
+        };
+        for session in sessions {
+            for (idx, event) in session.iter().enumerate() {
+                all.entries.push(LogEntry {
+                    template: TemplateId(u64::from(*event)),
+                    time_unix_nano: idx as i64 * 1_000_000,
+                    record: all.entries.len() as u64,
+                    service: 0,
+                    severity_number: 0,
+                });
+            }
+            all.ends.push(all.entries.len());
+        }
+        all
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn n_records(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The sessions of `range` as closed windows.
+    pub fn windows(&self, range: std::ops::Range<usize>) -> Vec<Window<'_>> {
+        range
+            .map(|idx| {
+                let start = if idx == 0 { 0 } else { self.ends[idx - 1] };
+                Window::Log(LogWindow {
+                    key: &self.key,
+                    records: &self.entries[start..self.ends[idx]],
+                    fresh: 0,
+                    n_dropped: 0,
+                    state: WindowState::Closed,
+                    services: &self.services,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Scores every session; a detector that has nothing to say about one gives it the lowest score.
+pub fn score_all(detector: &mut dyn Detector, sessions: &Sessions, mut tick: impl FnMut(usize)) -> Vec<f64> {
+    let mut all = Vec::with_capacity(sessions.len());
+    let mut scores: Vec<Option<Score>> = Vec::with_capacity(CHUNK);
+    for start in (0..sessions.len()).step_by(CHUNK) {
+        let range = start..(start + CHUNK).min(sessions.len());
+        scores.clear();
+        detector.score(&sessions.windows(range.clone()), &mut scores);
+        all.extend(scores.iter().map(|score| score.map_or(f64::NEG_INFINITY, |score| score.value)));
+        tick(range.len());
+    }
+    all
+}
+
+/// What a detector made of the test part.
+struct Judged {
+    name: String,
+    seed: Option<u64>,
+    scores: Vec<f64>,
+    flagged: Vec<bool>,
+    threshold: f64,
+    rule: &'static str,
+    records_per_second: f64,
+    cpu_seconds: Option<f64>,
+}
+
+/// Detectors whose fit draws random numbers; they run once for each seed.
+const SEEDED: &[&str] = &["deeplog"];
+
+/// Combinations that published baselines consist of: a session is anomalous when any part says so.
+const COMBINED: &[&[&str]] = &[&["new-template", "length"], &["new-template", "length", "count-vector"]];
+
+/// Runs the protocol.
+pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::Result<()> {
+    let files = super::locate(args, "hdfs")?;
+    let split = SessionSplit::load(&files.data, files.train.as_deref())?;
+    let training = Sessions::of_events(split.train.iter());
+    let test = Sessions::of_events(split.test_normal.iter().chain(split.test_abnormal.iter()));
+    let n_normal = split.test_normal.len();
+    drop(split);
+    let truth: Vec<bool> = (0..test.len()).map(|idx| idx >= n_normal).collect();
+
+    let wanted = |name: &str| args.detector.is_empty() || args.detector.iter().any(|wanted| wanted == name);
+    let part_of_wanted = |name: &str| {
+        COMBINED.iter().any(|parts| wanted(&parts.join("|")) && parts.contains(&name))
+    };
+    let mut judged: Vec<Judged> = Vec::new();
+    for entry in REGISTRY.iter().filter(|entry| wanted(entry.name) || part_of_wanted(entry.name)) {
+        let seeds: Vec<Option<u64>> =
+            if SEEDED.contains(&entry.name) { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
+        for seed in seeds {
+            let verdict = judge(entry, seed, &training, &test)?;
+            if wanted(entry.name) {
+                report(row(&verdict, &truth));
+            }
+            judged.push(verdict);
+        }
+    }
+    for parts in COMBINED.iter().filter(|parts| wanted(&parts.join("|"))) {
+        let members: Vec<&Judged> =
+            parts.iter().filter_map(|part| judged.iter().find(|verdict| verdict.name == *part)).collect();
+        report(row(&any_of(&members), &truth));
+    }
+    Ok(())
+}
+
+/// Fits, fixes the threshold, then scores the test part.
+fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions) -> anyhow::Result<Judged> {
+    let before = Usage::now();
+    let bar = crate::progress::bar(test.len() as u64, entry.name);
+    let config = entry.default_config();
+    let (mut detector, threshold, rule) = match entry.published_threshold {
+        // The paper's rule, fitted on everything the paper fits on.
+        Some(threshold) => {
+            let windows = training.windows(0..training.len());
+            (entry.fit(&config, &windows, seed.unwrap_or(1))?, threshold, "published threshold")
+        }
+        // Our rule: the last part of the training sessions decides.
+        None => {
+            let cut = training.len() * 7 / 10;
+            let mut detector = entry.fit(&config, &training.windows(0..cut), seed.unwrap_or(1))?;
+            let held_out = score_held_out(&mut *detector, training, cut);
+            let threshold = Calibration::fit(&held_out).threshold(SIGNIFICANCE);
+            (detector, threshold, "calibrated on the last 30 % of training")
+        }
+    };
+    let started = Instant::now();
+    let scores = score_all(&mut *detector, test, |n| bar.inc(n as u64));
+    let records_per_second = test.n_records() as f64 / started.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+    let flagged = scores.iter().map(|score| *score > threshold).collect();
+    let cpu_seconds = Usage::now().cpu_seconds_since(&before);
+    Ok(Judged { name: entry.name.into(), seed, scores, flagged, threshold, rule, records_per_second, cpu_seconds })
+}
+
+/// A session is flagged when any member flags it; its score is the best rank any member gives it.
+fn any_of(members: &[&Judged]) -> Judged {
+    let n = members.first().map_or(0, |member| member.scores.len());
+    let mut scores = vec![0.0_f64; n];
+    for member in members {
+        for (score, rank) in scores.iter_mut().zip(ranks(&member.scores)) {
+            *score = score.max(rank);
+        }
+    }
+    Judged {
+        name: members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join("|"),
+        seed: None,
+        scores,
+        flagged: (0..n).map(|idx| members.iter().any(|member| member.flagged[idx])).collect(),
+        threshold: f64::NAN,
+        rule: "any of",
+        records_per_second: members.iter().map(|member| member.records_per_second.recip()).sum::<f64>().recip(),
+        cpu_seconds: members.iter().map(|member| member.cpu_seconds).sum(),
+    }
+}
+
+/// Share of scores that lie strictly below each score: comparable between detectors.
+fn ranks(scores: &[f64]) -> Vec<f64> {
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    scores.iter().map(|score| sorted.partition_point(|other| other < score) as f64 / scores.len() as f64).collect()
+}
+
+fn row(verdict: &Judged, truth: &[bool]) -> ResultRow {
+    let counts = Confusion::of(verdict.flagged.iter().copied().zip(truth.iter().copied()));
+    let mut row = ResultRow::new("hdfs-deeplog", "hdfs", &verdict.name)
+        .with_confusion(&counts)
+        .with_extra("rule", verdict.rule)
+        .with_extra("threshold", if verdict.threshold.is_finite() { verdict.threshold.into() } else { Value::Null });
+    row.seed = verdict.seed;
+    row.auprc = average_precision(&verdict.scores, truth);
+    row.records_per_second = Some(verdict.records_per_second);
+    row.cpu_seconds = verdict.cpu_seconds;
+    row.peak_rss_bytes = Usage::now().peak_rss_bytes;
+    row
+}

@@ -1,0 +1,42 @@
+//! One file a subcommand: its arguments and what it does.
+
+pub mod datasets;
+pub mod demo;
+pub mod detectors;
+pub mod eval;
+pub mod fit;
+pub mod query;
+pub mod replay;
+pub mod run;
+pub mod validate;
+
+use std::path::PathBuf;
+
+use crate::config::{Config, ConfigError, environment};
+
+/// Where the configuration comes from; shared by the subcommands that need one.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct ConfigArgs {
+    /// Configuration file, YAML or TOML.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Override one key, such as `--set api.endpoint=127.0.0.1:0`. Repeatable; wins over file and environment.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    /// Names the file, key or variable that is wrong.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), &environment(), &self.set)
+    }
+}
+
+/// `faultline version`.
+pub fn version() -> anyhow::Result<()> {
+    println!("faultline {}", env!("CARGO_PKG_VERSION"));
+    Ok(())
+}

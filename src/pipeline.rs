@@ -1,0 +1,387 @@
+//! The whole path in one place: stations 3 to 10, one function each, in order, joined by bounded channels.
+//!
+//! ```text
+//! sources ─▶ accept ─▶ parse ─▶ keep ─▶ detect (window, score, alert) ─▶ localize ─▶ publish
+//!   1, 2        3         4        5           6        7      8             9          10
+//! ```
+//!
+//! Every station owns a thread and everything it mutates; a batch is handed on, never shared. A full channel makes the
+//! station before it wait, so pressure travels back to the sources, which refuse or stop reading. When the last source
+//! lets go of its outlet the channels close one after the other and every station drains before it returns.
+//! The stations from `parse` to `localize` are deterministic: the same batches give the same alerts and incidents.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use faultline_core::{
+    Alert, Batch, BoxFuture, Delivery, Incident, IncidentId, Outlet, OutletError, Parser, RecordId, Sink,
+    SpanBatch, Template,
+};
+use faultline_detectors::{lifecycle::{Monitor, MonitorEvent}, windowing::Windower};
+use faultline_parsers::LogParser;
+use faultline_rca::{Correlator, Update};
+use faultline_store::Store;
+use tokio::sync::mpsc;
+
+use crate::{
+    channel::{Receiver, Sender, channel},
+    config::Config,
+    dead_letters::DeadLetters,
+};
+
+/// Deliveries the outlet holds before sources are told to come back later.
+const OUTLET_DEPTH: usize = 64;
+/// How often a quiet pipeline looks after segments that are due and sessions that have fallen silent.
+const IDLE: Duration = Duration::from_millis(500);
+/// Batches between two saves of the template counts.
+const TEMPLATE_INTERVAL: u64 = 256;
+
+/// A running path.
+pub struct Pipeline {
+    outlet: Arc<ChannelOutlet>,
+    stations: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
+    progress: Arc<Progress>,
+}
+
+/// What the path has done so far, for progress bars, `/readyz` and the closing line of a replay.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Records accepted at station 3.
+    pub n_records: AtomicU64,
+    /// Of these, log records parsed at station 4.
+    pub n_logs: AtomicU64,
+    /// Alerts raised at station 8.
+    pub n_alerts: AtomicU64,
+    /// Share of the warm-up that is done, in thousandths.
+    warm_up: AtomicU64,
+    /// The last record that the detectors were fitted on; 0 while there is none.
+    last_warm_up: AtomicU64,
+    /// Detectors in service.
+    fitted: Mutex<Vec<&'static str>>,
+}
+
+impl Progress {
+    /// Share of the warm-up that is done, 0 to 1.
+    pub fn warm_up(&self) -> f64 {
+        f64::from(u32::try_from(self.warm_up.load(Ordering::Relaxed)).unwrap_or(1000)) / 1000.0
+    }
+
+    /// The last record that the detectors were fitted on, once they were.
+    pub fn last_warm_up(&self) -> Option<RecordId> {
+        Some(self.last_warm_up.load(Ordering::Relaxed)).filter(|record| *record > 0)
+    }
+
+    /// Detectors in service, in registry order.
+    pub fn fitted(&self) -> Vec<&'static str> {
+        self.fitted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of detectors that came fitted.
+    fn fitted_before(&self, monitor: &Monitor) {
+        let names = monitor.models().iter().map(|model| model.name());
+        self.fitted.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+    }
+
+    /// Tells operators what happened to a detector, and remembers which are in service.
+    fn report(&self, event: &MonitorEvent, record: RecordId) {
+        let mut fitted = self.fitted.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            MonitorEvent::Fitted { detector, version, n_training, n_calibration } => {
+                fitted.push(detector);
+                self.last_warm_up.store(record, Ordering::Relaxed);
+                tracing::info!(detector, version, n_training, n_calibration, "detector fitted");
+            }
+            MonitorEvent::FitFailed { detector, reason } => {
+                tracing::warn!(detector, reason, "detector could not be fitted and does not run");
+            }
+            MonitorEvent::WarmUpRestarted => tracing::warn!("no detector could be fitted; the warm-up starts again"),
+            MonitorEvent::Sidelined { detector, reason } => {
+                fitted.retain(|name| name != detector);
+                metrics::counter!("faultline_detector_sidelined_total", "detector" => *detector).increment(1);
+                tracing::error!(detector, reason, "detector returned something that is no score and is sidelined");
+            }
+        }
+    }
+}
+
+/// A parsed batch and the templates that it founded or widened.
+struct Parsed {
+    batch: Option<Batch>,
+    templates: Vec<Template>,
+}
+
+/// The alerts of one batch together with the spans that passed with it: what station 9 works on.
+struct Finding {
+    spans: Option<SpanBatch>,
+    alerts: Vec<Alert>,
+}
+
+/// What station 10 publishes.
+struct Publication {
+    alerts: Vec<Alert>,
+    incidents: Vec<Incident>,
+    /// Incidents that another one has absorbed: they are no more.
+    absorbed: Vec<IncidentId>,
+}
+
+impl Publication {
+    fn new(alerts: Vec<Alert>, update: Update) -> Self {
+        let absorbed = update.merged.into_iter().map(|(absorbed, _)| absorbed).collect();
+        Self { alerts, incidents: update.incidents, absorbed }
+    }
+}
+
+impl Pipeline {
+    /// Builds the stations from the configuration and starts them.
+    ///
+    /// `monitor` comes fitted, or cold and will warm up; `sinks` are told of every alert and incident after the store.
+    pub fn start(config: &Config, store: &Store, monitor: Monitor, sinks: Vec<Box<dyn Sink>>) -> anyhow::Result<Self> {
+        let parser = LogParser::new(config.parser.clone())?;
+        let windower = Windower::new(config.windowing.clone())?;
+        let correlator = Correlator::new(config.correlation.clone())?;
+        let progress = Arc::new(Progress::default());
+        let first_record = store.next_record_id();
+        let dead_letters = DeadLetters::new(store.dir());
+
+        let (outlet, deliveries) = mpsc::channel(OUTLET_DEPTH);
+        let (to_parse, accepted) = channel("parse");
+        let (to_keep, parsed) = channel("keep");
+        let (to_detect, kept) = channel("detect");
+        let (to_localize, findings) = channel("localize");
+        let (to_publish, publications) = channel("publish");
+
+        let (keep_store, publish_store) = (store.clone(), store.clone());
+        let (accept_progress, detect_progress) = (Arc::clone(&progress), Arc::clone(&progress));
+        let stations = vec![
+            station("accept", move || accept(deliveries, &to_parse, first_record, dead_letters, &accept_progress))?,
+            station("parse", move || parse(&accepted, &to_keep, parser))?,
+            station("keep", move || keep(&parsed, &to_detect, &keep_store))?,
+            station("detect", move || detect(&kept, &to_localize, windower, monitor, &detect_progress))?,
+            station("localize", move || localize(&findings, &to_publish, correlator))?,
+            station("publish", move || publish(&publications, &publish_store, sinks))?,
+        ];
+        Ok(Self { outlet: Arc::new(ChannelOutlet(outlet)), stations, progress })
+    }
+
+    /// Where sources put their batches.
+    pub fn outlet(&self) -> Arc<dyn Outlet> {
+        Arc::clone(&self.outlet) as Arc<dyn Outlet>
+    }
+
+    /// What has happened so far.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Closes the path and waits until every station has drained. Sources must have let go of their outlets.
+    pub fn drain(self) -> anyhow::Result<()> {
+        drop(self.outlet);
+        for (name, handle) in self.stations {
+            let outcome = handle.join().map_err(|_| anyhow::anyhow!("station {name} panicked"))?;
+            outcome.with_context(|| format!("station {name}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Station 3: numbers the records and takes responsibility. The only place that acknowledges.
+///
+/// The journal goes here (part 4); until then responsibility is held in memory, and the configuration says so.
+fn accept(
+    mut deliveries: mpsc::Receiver<Delivery>,
+    to_parse: &Sender<Batch>,
+    first_record: u64,
+    mut dead_letters: DeadLetters,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let mut next_record = first_record;
+    while let Some(delivery) = deliveries.blocking_recv() {
+        let n_records = delivery.batch.n_records() as u64;
+        dead_letters.keep(&delivery.position.source, &delivery.rejects);
+        to_parse.send(delivery.batch.numbered_from(next_record))?;
+        next_record += n_records;
+        progress.n_records.fetch_add(n_records, Ordering::Relaxed);
+        delivery.ack.done();
+    }
+    Ok(())
+}
+
+/// Station 4: log bodies become templates, parameters and session keys.
+fn parse(accepted: &Receiver<Batch>, to_keep: &Sender<Parsed>, mut parser: LogParser) -> anyhow::Result<()> {
+    let mut n_batches = 0_u64;
+    while let Some(batch) = accepted.recv() {
+        let batch = match batch {
+            Batch::Logs(logs) => Batch::Logs(parser.parse(logs)),
+            other => other,
+        };
+        n_batches += 1;
+        let changed = parser.drain_changes();
+        let templates = if n_batches.is_multiple_of(TEMPLATE_INTERVAL) { parser.templates() } else { changed };
+        to_keep.send(Parsed { batch: Some(batch), templates })?;
+    }
+    // The last word on counts.
+    to_keep.send(Parsed { batch: None, templates: parser.templates() })
+}
+
+/// Station 5: batches to Parquet segments. A batch is in the store before a detector sees it, so that the lines behind
+/// an alert can always be found.
+fn keep(parsed: &Receiver<Parsed>, to_detect: &Sender<Batch>, store: &Store) -> anyhow::Result<()> {
+    loop {
+        match parsed.recv_timeout(IDLE) {
+            Some(Some(Parsed { batch, templates })) => {
+                if let Err(error) = store.put_templates(&templates) {
+                    report_failed_write("templates", &error);
+                }
+                let Some(batch) = batch else { continue };
+                if let Err(error) = store.append(&batch) {
+                    report_failed_write(batch.table(), &error);
+                }
+                to_detect.send(batch)?;
+            }
+            Some(None) => {
+                if let Err(error) = store.close_aged() {
+                    report_failed_write("segments", &error);
+                }
+            }
+            None => break,
+        }
+    }
+    store.close().context("closing the last segments")
+}
+
+fn report_failed_write(what: &'static str, error: &dyn std::error::Error) {
+    metrics::counter!("faultline_store_failed_writes_total", "what" => what).increment(1);
+    tracing::error!(what, error, "could not write to the store; records go on to detection but are not kept");
+}
+
+/// Stations 6 to 8: records are filed under their session, sessions with news are scored, scores become alerts.
+fn detect(
+    kept: &Receiver<Batch>,
+    to_localize: &Sender<Finding>,
+    mut windower: Windower,
+    mut monitor: Monitor,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let mut last_batch = Instant::now();
+    let mut newest_unix_nano = i64::MIN;
+    let mut last_record = 0;
+    progress.fitted_before(&monitor);
+    loop {
+        let mut spans = None;
+        match kept.recv_timeout(IDLE) {
+            Some(Some(Batch::Logs(logs))) => {
+                windower.push(&logs);
+                last_record = logs.record_id().values().last().copied().unwrap_or(last_record);
+                last_batch = Instant::now();
+                newest_unix_nano = windower.newest_unix_nano();
+            }
+            Some(Some(Batch::Spans(batch))) => spans = Some(batch),
+            Some(Some(Batch::Metrics(_))) => continue,
+            // No records at all: time passes nevertheless, and sessions end.
+            Some(None) if newest_unix_nano > i64::MIN => {
+                let quiet = i64::try_from(last_batch.elapsed().as_nanos()).unwrap_or(i64::MAX);
+                windower.advance_to(newest_unix_nano.saturating_add(quiet));
+            }
+            Some(None) => continue,
+            None => break,
+        }
+        let alerts = judge(&mut windower, &mut monitor, last_record, progress);
+        if spans.is_some() || !alerts.is_empty() {
+            to_localize.send(Finding { spans, alerts })?;
+        }
+    }
+    windower.finish();
+    let mut alerts = judge(&mut windower, &mut monitor, last_record, progress);
+    alerts.extend(monitor.finish());
+    to_localize.send(Finding { spans: None, alerts })
+}
+
+/// One round of stations 6 to 8 over the sessions with news.
+fn judge(windower: &mut Windower, monitor: &mut Monitor, last_record: RecordId, progress: &Progress) -> Vec<Alert> {
+    let windows = windower.ready();
+    let scores = monitor.score(&windows);
+    let mut alerts = monitor.alert(&windows, &scores.scored);
+    // Score before learn, always; what alerted is not learned.
+    monitor.learn(&windows, &scores.scored);
+    drop(windows);
+    windower.settle();
+    alerts.extend(monitor.advance_to(windower.watermark_unix_nano()));
+
+    for event in &scores.events {
+        progress.report(event, last_record);
+    }
+    progress.n_alerts.store(monitor.alert_stats().n_alerts, Ordering::Relaxed);
+    progress.warm_up.store((monitor.progress() * 1000.0) as u64, Ordering::Relaxed);
+    alerts
+}
+
+/// Station 9: alerts that belong together become one incident with ranked causes.
+fn localize(
+    findings: &Receiver<Finding>,
+    to_publish: &Sender<Publication>,
+    mut correlator: Correlator,
+) -> anyhow::Result<()> {
+    while let Some(Finding { spans, alerts }) = findings.recv() {
+        if let Some(spans) = &spans {
+            correlator.observe(spans);
+        }
+        let update = correlator.update(&alerts);
+        to_publish.send(Publication::new(alerts, update))?;
+    }
+    to_publish.send(Publication::new(Vec::new(), correlator.finish()))
+}
+
+/// Station 10: alerts and incidents to the database, then to everyone who listens.
+fn publish(
+    publications: &Receiver<Publication>,
+    store: &Store,
+    mut sinks: Vec<Box<dyn Sink>>,
+) -> anyhow::Result<()> {
+    while let Some(Publication { alerts, incidents, absorbed }) = publications.recv() {
+        if alerts.is_empty() && incidents.is_empty() {
+            continue;
+        }
+        if let Err(error) = store.publish(&alerts, &incidents).and_then(|()| store.remove_incidents(&absorbed)) {
+            report_failed_write("alerts", &error);
+        }
+        for sink in &mut sinks {
+            if let Err(error) = sink.publish(&alerts, &incidents) {
+                metrics::counter!("faultline_sink_failures_total", "sink" => sink.name().to_owned()).increment(1);
+                tracing::error!(sink = sink.name(), error, "a sink did not take alerts");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Starts the thread of one station.
+fn station(
+    name: &'static str,
+    body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<(&'static str, JoinHandle<anyhow::Result<()>>)> {
+    let handle = std::thread::Builder::new().name(format!("faultline-{name}")).spawn(body)?;
+    Ok((name, handle))
+}
+
+/// The way into the path for sources.
+struct ChannelOutlet(mpsc::Sender<Delivery>);
+
+impl Outlet for ChannelOutlet {
+    fn try_send(&self, delivery: Delivery) -> Result<(), OutletError> {
+        self.0.try_send(delivery).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(delivery) => OutletError::Full(Box::new(delivery)),
+            mpsc::error::TrySendError::Closed(delivery) => OutletError::Closed(Box::new(delivery)),
+        })
+    }
+
+    fn send(&self, delivery: Delivery) -> BoxFuture<'_, Result<(), OutletError>> {
+        Box::pin(async { self.0.send(delivery).await.map_err(|error| OutletError::Closed(Box::new(error.0))) })
+    }
+}

@@ -1,0 +1,14 @@
+//! The binary as its users meet it: real processes, real sockets, real clients.
+
+mod command_line;
+mod data;
+mod python_client;
+mod replay;
+mod service;
+mod simulated_faults;
+mod telemetry;
+
+/// Says that a test could not run and why, so that nobody takes its silence for success.
+fn skipped(test: &str, absent: &str) {
+    eprintln!("skipped: {test}: {absent}");
+}
