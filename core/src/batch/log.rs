@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, Int32Builder, ListArray, RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder,
-        TimestampNanosecondArray, TimestampNanosecondBuilder, UInt32Array, UInt32Builder, UInt64Array, new_null_array,
+        ArrayRef, Int32Builder, ListArray, ListBuilder, RecordBatch, StringArray, StringBuilder,
+        StringDictionaryBuilder, TimestampNanosecondArray, TimestampNanosecondBuilder, UInt32Array, UInt32Builder,
+        UInt64Array, new_null_array,
     },
     datatypes::{DataType, Field, Int32Type},
 };
@@ -189,6 +190,12 @@ impl LogBatchBuilder {
         let batch = RecordBatch::try_new(LogBatch::schema(), columns).expect("the builder fills the schema's columns");
         LogBatch::try_new(batch).expect("the builder fills the schema's columns")
     }
+}
+
+/// A builder for the `params` column.
+#[must_use]
+pub fn params_builder() -> ListBuilder<StringBuilder> {
+    ListBuilder::new(StringBuilder::new())
 }
 
 pub(super) fn given(text: &str) -> Option<&str> {
