@@ -5,6 +5,7 @@
 //!            windowing              algorithms/          calibrate                alerting
 //! ```
 //!
+//! [`Monitor`] takes the detectors of one deployment through warm-up, fitting, calibration and service.
 //! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines.
 //!
 //! Nothing here reads a clock, draws unseeded randomness or does I/O: the same batches, configuration and seed give the
@@ -23,5 +24,11 @@ pub mod snapshot;
 pub mod testing;
 pub mod windowing;
 
+pub use alerting::{AlertConfig, AlertStats, Alerter, Scored};
 pub use algorithm::Algorithm;
+pub use calibrate::Calibration;
+pub use error::Error;
+pub use lifecycle::{Monitor, MonitorConfig, MonitorEvent, Outcome, Scores, WarmUp};
+pub use model::{Artifact, Model, Provenance};
 pub use registry::{Entry, REGISTRY, entry, nearest};
+pub use windowing::{Emit, Ready, WindowConfig, WindowStats, Windower};

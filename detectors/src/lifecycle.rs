@@ -7,6 +7,9 @@
 //! learning, and a window that any detector finds abnormal, or whose session has a firing alert, is learned by none: an
 //! attacker cannot teach that an attack is normal.
 //!
+//! Calibration sessions are scored whole, while in service a growing session is scored piece by piece. Scores that add up or
+//! take a maximum over records are no larger for a piece than for the whole, so this errs towards fewer alerts.
+//!
 //! A session that is open when warm-up ends is scored from its next window on. A model that returns a non-finite score is
 //! sidelined: it says so once, in an event, and scores no more.
 //!
@@ -40,7 +43,8 @@ pub struct MonitorConfig {
     pub calibration_share: f64,
     /// Seed of everything random in fitting. Default 0.
     pub seed: u64,
-    /// When scores become alerts.
+    /// When scores become alerts. A section of its own in the configuration file.
+    #[serde(skip)]
     pub alerting: AlertConfig,
 }
 

@@ -219,7 +219,8 @@ impl Windower {
         self.close_expired();
     }
 
-    /// Moves the watermark as if a record of this time had come: for a source that has fallen quiet.
+    /// Moves the watermark as if a record of this time had come: for a live source that has fallen quiet, so that its
+    /// last records are shown and its sessions end. Never for replayed input, whose times lie in the past.
     pub fn advance_to(&mut self, time_unix_nano: i64) {
         self.newest = self.newest.max(time_unix_nano);
         self.release_until(self.watermark_unix_nano());
@@ -283,6 +284,12 @@ impl Windower {
                 session.n_scored = session.records.len();
             }
         }
+    }
+
+    /// Newest event time seen; the least there is before the first record.
+    #[must_use]
+    pub fn newest_unix_nano(&self) -> i64 {
+        self.newest
     }
 
     /// Event time up to which the input is taken to be complete.

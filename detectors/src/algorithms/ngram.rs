@@ -3,11 +3,17 @@
 //! Station 7. The n-gram baseline of Landauer, Skopik and Wurzenberger, "A Critical Review of Common Log Data Sets Used
 //! for Evaluation of Sequence-based Anomaly Detection Techniques", FSE 2024; the idea is Forrest et al., "A Sense of
 //! Self for Unix Processes", S&P 1996. Cost: one hash lookup a record; memory grows with the distinct n-grams. Fails
-//! when concurrent tasks interleave in one session, because then any order may be normal.
+//! when concurrent tasks interleave in one session, because then any order may be normal, and where sessions are cut at a
+//! cap, because then they may end after anything.
 //!
-//! Like the paper, the start of a session does not count as a predecessor: the first n-1 records are not judged.
+//! As in the paper's code the end of a session counts as a record, so that one that breaks off is noticed; judged when it
+//! has ended. Its start does not: the first n-1 records are not judged, which changes no figure on HDFS.
 
-use faultline_core::{Detector, DetectorError, Evidence, Expected, LogEntry, Score, Signal, TemplateId, Window};
+use std::ops::Range;
+
+use faultline_core::{
+    Detector, DetectorError, Evidence, Expected, LogEntry, LogWindow, Score, Signal, TemplateId, Window,
+};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +45,9 @@ pub struct Ngram;
 
 /// Up to seven predecessors, the nearest last, padded in front with template 0, which no parser gives.
 type Context = [u64; 7];
+
+/// Follows the last record of a session that has ended.
+const END: TemplateId = TemplateId(0);
 
 /// What followed each run of predecessors, and how often.
 #[derive(Debug)]
@@ -105,7 +114,7 @@ impl Model {
         State { version: self.version, followers }
     }
 
-    /// The predecessors of `records[idx]`; none when there are too few.
+    /// The predecessors of `records[idx]`, or of the end when `idx` is one past the last; none when there are too few.
     fn context(&self, records: &[LogEntry], idx: usize) -> Option<Context> {
         let n_predecessors = self.config.n - 1;
         let first = idx.checked_sub(n_predecessors)?;
@@ -123,8 +132,17 @@ impl Model {
 
     fn is_unknown(&self, records: &[LogEntry], idx: usize) -> bool {
         self.context(records, idx)
-            .is_some_and(|context| self.support(&context, records[idx].template) < self.config.min_support)
+            .is_some_and(|context| self.support(&context, template_at(records, idx)) < self.config.min_support)
     }
+
+    /// The fresh positions that have enough predecessors, the end of an ended session among them.
+    fn judged(&self, log: &LogWindow<'_>) -> Range<usize> {
+        log.fresh.max(self.config.n - 1)..log.records.len() + usize::from(log.is_closed())
+    }
+}
+
+fn template_at(records: &[LogEntry], idx: usize) -> TemplateId {
+    records.get(idx).map_or(END, |record| record.template)
 }
 
 impl Detector for Model {
@@ -140,24 +158,18 @@ impl Detector for Model {
         Ngram::SIGNAL
     }
 
-    /// The number of fresh records that end an unknown n-gram. The culprit is the first of them.
+    /// The number of fresh records that end an unknown n-gram. The culprit is the first of them; the last record when
+    /// it is the end that is unknown.
     fn score(&mut self, windows: &[Window<'_>], scores: &mut Vec<Option<Score>>) {
         scores.extend(windows.iter().map(|window| {
             let log = window.as_log()?;
-            let first = log.fresh.max(self.config.n - 1);
-            if first >= log.records.len() {
-                return None;
-            }
-            let mut score = Score { value: 0.0, culprit: first };
-            for idx in first..log.records.len() {
-                if self.is_unknown(log.records, idx) {
-                    if score.value == 0.0 {
-                        score.culprit = idx;
-                    }
-                    score.value += 1.0;
-                }
-            }
-            Some(score)
+            let judged = self.judged(log);
+            let last = log.records.len().checked_sub(1).filter(|_| !judged.is_empty())?;
+            let mut unknown = judged.clone().filter(|&idx| self.is_unknown(log.records, idx));
+            let Some(first) = unknown.next() else {
+                return Some(Score { value: 0.0, culprit: judged.start.min(last) });
+            };
+            Some(Score { value: 1.0 + unknown.count() as f64, culprit: first.min(last) })
         }));
     }
 
@@ -165,7 +177,9 @@ impl Detector for Model {
         let Some((log, culprit)) = window.as_log().and_then(|log| Some((log, log.records.get(score.culprit)?))) else {
             return Evidence { summary: "the window holds no record".to_owned(), ..Evidence::default() };
         };
-        let context = self.context(log.records, score.culprit).unwrap_or_default();
+        // The first unknown position; it is the end when the culprit, the last record, is itself known.
+        let at = self.judged(log).find(|&idx| self.is_unknown(log.records, idx)).unwrap_or(score.culprit);
+        let context = self.context(log.records, at).unwrap_or_default();
         let mut followers = self.followers.get(&context).cloned().unwrap_or_default();
         followers.sort_unstable_by_key(|&(template, support)| (std::cmp::Reverse(support), template));
         let n_seen: u64 = followers.iter().map(|follower| u64::from(follower.1)).sum();
@@ -175,21 +189,25 @@ impl Detector for Model {
         };
         let predecessors: Vec<_> = context.iter().filter(|&&id| id != 0).map(u64::to_string).collect();
         let times = |n: u64| if n == 1 { "1 time".to_owned() } else { format!("{n} times") };
-        let support = self.support(&context, culprit.template);
+        let support = self.support(&context, template_at(log.records, at));
         let summary = format!(
-            "template {} followed {}; in normal operation it did so {}, of {} that these predecessors occurred",
-            culprit.template,
+            "{} {}; in normal operation it did so {}, of {} that these predecessors occurred",
+            match log.records.get(at) {
+                Some(record) => format!("template {} followed", record.template),
+                None => "the session ended after".to_owned(),
+            },
             predecessors.join(" "),
             times(u64::from(support)),
             times(n_seen),
         );
-        let unknown = (log.fresh..log.records.len()).filter(|&idx| self.is_unknown(log.records, idx));
+        let unknown = self.judged(log).filter(|&idx| self.is_unknown(log.records, idx));
+        let unknown = unknown.filter_map(|idx| log.records.get(idx));
         Evidence {
             summary,
             seen: Some(culprit.template),
-            expected: followers.iter().take(MAX_EXPECTED).map(expected).collect(),
+            expected: followers.iter().filter(|follower| follower.0 != END).take(MAX_EXPECTED).map(expected).collect(),
             culprit: Some(culprit.record),
-            records: evidence::around(log.records, score.culprit, unknown.map(|idx| log.records[idx].record)),
+            records: evidence::around(log.records, score.culprit, unknown.map(|record| record.record)),
             figures: [
                 ("n_unknown_ngrams".to_owned(), score.value),
                 ("support".to_owned(), f64::from(support)),
@@ -201,18 +219,19 @@ impl Detector for Model {
 
     fn learn(&mut self, windows: &[Window<'_>]) {
         for log in windows.iter().filter_map(Window::as_log) {
-            for idx in log.fresh..log.records.len() {
+            for idx in self.judged(log) {
                 let Some(context) = self.context(log.records, idx) else { continue };
+                let template = template_at(log.records, idx);
                 let is_full = self.n_ngrams >= self.config.max_ngrams;
                 if is_full && !self.followers.contains_key(&context) {
                     continue;
                 }
                 let followers = self.followers.entry(context).or_default();
-                match followers.iter_mut().find(|follower| follower.0 == log.records[idx].template) {
+                match followers.iter_mut().find(|follower| follower.0 == template) {
                     Some(follower) => follower.1 = follower.1.saturating_add(1),
                     None if is_full => {}
                     None => {
-                        followers.push((log.records[idx].template, 1));
+                        followers.push((template, 1));
                         self.n_ngrams += 1;
                     }
                 }
@@ -243,8 +262,23 @@ mod tests {
     fn the_score_counts_unknown_ngrams_and_the_culprit_ends_the_first() {
         let mut model = fit(&Config::default(), &[&[1, 2, 3, 1]]);
         let (known, unknown) = (Session::of("b", &[2, 3, 1, 2]), Session::of("c", &[1, 2, 2, 1]));
-        let scores = score_all(&mut model, &[known.closed(), unknown.closed()]);
+        let scores = score_all(&mut model, &[known.window(0, false), unknown.closed()]);
         assert_eq!(scores, [Some(Score { value: 0.0, culprit: 1 }), Some(Score { value: 2.0, culprit: 2 })]);
+    }
+
+    #[test]
+    fn a_session_that_breaks_off_is_noticed_when_it_has_ended() {
+        let mut model = fit(&Config::default(), &[&[1, 2, 3]]);
+        let session = Session::of("b", &[1, 2]);
+        let windows = [session.window(0, false), session.window(2, true)];
+        let scores = score_all(&mut model, &windows);
+        assert_eq!(scores, [Some(Score { value: 0.0, culprit: 1 }), Some(Score { value: 1.0, culprit: 1 })]);
+        let evidence = model.explain(&windows[1], &scores[1].expect("it has ended"));
+        assert_eq!(
+            evidence.summary,
+            "the session ended after 2; in normal operation it did so 0 times, of 1 time that these predecessors occurred"
+        );
+        assert_eq!(evidence.expected, [Expected { template: TemplateId(3), probability: 1.0 }]);
     }
 
     #[test]
@@ -258,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_session_shorter_than_an_ngram_is_not_judged() {
-        let mut model = fit(&Config::default(), &[&[1, 2]]);
+        let mut model = fit(&Config { n: 3, ..Config::default() }, &[&[1, 2, 3]]);
         let session = Session::of("b", &[9]);
         assert_eq!(score_all(&mut model, &[session.closed()]), [None]);
     }
