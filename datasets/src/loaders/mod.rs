@@ -1,0 +1,13 @@
+//! From a dataset's folder to numbers: sessions, windows, lines and templates, their labels kept apart from them.
+
+pub mod bgl;
+pub mod hdfs;
+pub mod labels;
+pub mod loghub_2k;
+pub mod sessions;
+
+pub use bgl::{BglLines, BglWindows};
+pub use hdfs::{BlockSpan, ChronologicalSessions, RawHdfs};
+pub use labels::{Labels, SessionLabels};
+pub use loghub_2k::{GroundTruth, LabelledSystem};
+pub use sessions::{SessionSplit, Sessions};

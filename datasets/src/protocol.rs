@@ -1,0 +1,354 @@
+//! The evaluation protocols by name: what each needs, whether this version runs it, what others published under it,
+//! and how data is split in time.
+//!
+//! A split is by position in time, never by chance: the training part comes first, then the part on which thresholds
+//! are fixed, then the test part, which is read last. Published figures are quoted with their source; a figure
+//! published for another split of the same data is not listed.
+
+use std::ops::Range;
+
+/// One evaluation protocol.
+#[derive(Debug)]
+pub struct ProtocolInfo {
+    /// Name, as in `faultline eval <name>`.
+    pub name: &'static str,
+    /// What is trained on, what is tested, what counts as a hit.
+    pub summary: &'static str,
+    /// Dataset it runs on, as in the catalogue.
+    pub dataset: &'static str,
+    /// What must be in the dataset, in words.
+    pub needs: &'static str,
+    /// Whether this version runs it.
+    pub status: Status,
+    /// Figures to compare with.
+    pub published: &'static [Published],
+}
+
+/// Whether this version runs a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// `faultline eval` runs it.
+    Available,
+    /// Listed so that its name and needs are known; a later version runs it.
+    Later,
+}
+
+impl ProtocolInfo {
+    /// Whether `faultline eval` runs it in this version.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.status == Status::Available
+    }
+}
+
+/// A figure somebody else published under a protocol, or a trivial baseline.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Published {
+    /// Method.
+    pub name: &'static str,
+    /// Published precision.
+    pub precision: Option<f64>,
+    /// Published recall.
+    pub recall: Option<f64>,
+    /// Published F1.
+    pub f1: Option<f64>,
+    /// Published grouping accuracy.
+    pub ga: Option<f64>,
+    /// Published F1 of grouping accuracy.
+    pub fga: Option<f64>,
+    /// Published parsing accuracy.
+    pub pa: Option<f64>,
+    /// Published F1 over templates.
+    pub fta: Option<f64>,
+    /// Where it is published.
+    pub source: &'static str,
+}
+
+const EMPTY: Published = Published {
+    name: "",
+    precision: None,
+    recall: None,
+    f1: None,
+    ga: None,
+    fga: None,
+    pa: None,
+    fta: None,
+    source: "",
+};
+
+const fn prf(name: &'static str, precision: f64, recall: f64, f1: f64, source: &'static str) -> Published {
+    Published { name, precision: Some(precision), recall: Some(recall), f1: Some(f1), source, ..EMPTY }
+}
+
+const fn f1(name: &'static str, f1: f64, source: &'static str) -> Published {
+    Published { name, f1: Some(f1), source, ..EMPTY }
+}
+
+const fn ga(name: &'static str, ga: f64, source: &'static str) -> Published {
+    Published { name, ga: Some(ga), source, ..EMPTY }
+}
+
+const LANDAUER: &str = "Landauer et al. 2024, HDFS (LogDeep)";
+const LOGDEEP: &str = "logdeep README";
+const LOGAD_COMP: &str = "LogADComp 2025, offset 0";
+const LE_ZHANG: &str = "Le and Zhang 2022, chronological 20-line windows";
+
+const HDFS_DEEPLOG: &[Published] = &[
+    prf("DeepLog", 0.95, 0.96, 0.96, "Du et al. 2017"),
+    prf("DeepLog (logdeep)", 0.9583, 0.9330, 0.9454, LOGDEEP),
+    prf("LogAnomaly", 0.9690, 0.9825, 0.9757, LOGDEEP),
+    prf("LogRobust (supervised)", 0.9216, 0.9586, 0.9397, LOGDEEP),
+    prf("FlexFringe", 0.78, 1.00, 0.88, "FlexFringe on the DeepLog split"),
+    f1("new event", 0.633, LANDAUER),
+    f1("length", 0.541, LANDAUER),
+    f1("event + length", 0.904, LANDAUER),
+    f1("ECVC", 0.960, LANDAUER),
+    f1("event + length + ECVC", 0.988, LANDAUER),
+    f1("2-gram", 0.852, LANDAUER),
+    f1("3-gram", 0.815, LANDAUER),
+    f1("edit distance", 0.718, LANDAUER),
+];
+
+const HDFS_CHRONO: &[Published] = &[
+    f1("DeepLog", 0.917, LOGAD_COMP),
+    f1("LogAnomaly", 0.919, LOGAD_COMP),
+    f1("PCA", 0.842, LOGAD_COMP),
+    f1("SVM (supervised)", 0.886, LOGAD_COMP),
+    f1("LogRobust (supervised)", 0.878, LOGAD_COMP),
+    f1("LogBERT", 0.350, LOGAD_COMP),
+    f1("DeepLog, mean of ten offsets", 0.510, "LogADComp 2025"),
+    f1("LogAnomaly, mean of ten offsets", 0.398, "LogADComp 2025"),
+    f1("PCA, mean of ten offsets", 0.301, "LogADComp 2025"),
+];
+
+const BGL_WINDOWS: &[Published] = &[
+    f1("DeepLog", 0.227, LE_ZHANG),
+    f1("LogAnomaly", 0.239, LE_ZHANG),
+    f1("PLELog", 0.708, LE_ZHANG),
+    f1("LogRobust (supervised)", 0.753, LE_ZHANG),
+    f1("CNN (supervised)", 0.767, LE_ZHANG),
+];
+
+const LOGPARSER: &str = "logparser README, presets per system, mean of 16";
+
+const LOGHUB_2K: &[Published] = &[
+    ga("Drain", 0.8654, LOGPARSER),
+    ga("Brain", 0.983, LOGPARSER),
+    ga("DivLog (LLM)", 0.920, LOGPARSER),
+    ga("Spell", 0.793, LOGPARSER),
+    ga("AEL", 0.791, LOGPARSER),
+    ga("IPLoM", 0.756, LOGPARSER),
+    Published {
+        name: "Drain, Loghub-2.0 labels",
+        ga: Some(0.85),
+        fga: Some(0.74),
+        pa: Some(0.32),
+        fta: Some(0.28),
+        source: "Jiang et al. 2024, other labels of the same lines",
+        ..EMPTY
+    },
+];
+
+const HADOOP: &[Published] = &[
+    f1("flag everything (trivial)", 0.915, "Landauer et al. 2024, Hadoop"),
+    f1("new event", 0.288, "Landauer et al. 2024, Hadoop"),
+    f1("ECVC", 0.915, "Landauer et al. 2024, Hadoop"),
+];
+
+/// Every protocol, in the order `faultline eval --list` shows them.
+pub const PROTOCOLS: &[ProtocolInfo] = &[
+    ProtocolInfo {
+        name: "hdfs-deeplog",
+        summary: "DeepLog's split: fit on its 4,855 normal sessions, judge every session of its test files; a session \
+                  is anomalous when any of its windows is",
+        dataset: "hdfs",
+        needs: "three session files (train, test normal, test abnormal), one line of event numbers a session",
+        status: Status::Available,
+        published: HDFS_DEEPLOG,
+    },
+    ProtocolInfo {
+        name: "hdfs-chrono",
+        summary: "all sessions in order of first appearance: train 1 %, calibrate 10 %, test the rest, over ten offsets",
+        dataset: "hdfs",
+        needs: "the chronological, labelled session table (idx, label, truncated, block id, events)",
+        status: Status::Later,
+        published: HDFS_CHRONO,
+    },
+    ProtocolInfo {
+        name: "hdfs-raw",
+        summary: "raw interleaved lines with times, from bytes to alerts: fit on the first 30 % of the lines, judge \
+                  the blocks that first appear after them",
+        dataset: "hdfs",
+        needs: "a raw HDFS log and a `BlockId,Label` file",
+        status: Status::Available,
+        published: &[],
+    },
+    ProtocolInfo {
+        name: "bgl-windows",
+        summary: "event stream in order, windows of 20 stride 10",
+        dataset: "bgl",
+        needs: "event ids in order (ten a line) and one label a window",
+        status: Status::Later,
+        published: BGL_WINDOWS,
+    },
+    ProtocolInfo {
+        name: "bgl-lines",
+        summary: "lines in order with an alert label each: fit on the first 1 %, judge the rest line by line, alerts \
+                  after deduplication counted beside",
+        dataset: "bgl",
+        needs: "a table of event id and line label",
+        status: Status::Available,
+        published: &[],
+    },
+    ProtocolInfo {
+        name: "hadoop",
+        summary: "55 applications; flagging everything scores .915, so balanced accuracy and AUPRC decide",
+        dataset: "hadoop",
+        needs: "raw container logs and abnormal_label.txt",
+        status: Status::Later,
+        published: HADOOP,
+    },
+    ProtocolInfo {
+        name: "openstack",
+        summary: "DeepLog's OpenStack sequences by virtual machine instance",
+        dataset: "openstack",
+        needs: "three session files (train, test normal, test abnormal)",
+        status: Status::Later,
+        published: &[f1("DeepLog", 0.98, "Du et al. 2017")],
+    },
+    ProtocolInfo {
+        name: "loghub-2k",
+        summary: "parsing accuracy on 16 systems of 2,000 lines: grouping (GA, FGA) and template text (PA, FTA), \
+                  original labels",
+        dataset: "loghub_2k",
+        needs: "`<System>_2k.log_structured.csv` for each system",
+        status: Status::Available,
+        published: LOGHUB_2K,
+    },
+    ProtocolInfo {
+        name: "tracebench",
+        summary: "HDFS v3 TraceBench: detection per trace by fault kind and severity, recall against injected delay",
+        dataset: "hdfs_tracebench",
+        needs: "event.csv, edge.csv and trace.csv per collection",
+        status: Status::Later,
+        published: &[],
+    },
+    later("aiops", "20 KPIs, first half fit, second half test; plain point F1 and AP, kd7 beside", "aiops2018_kpi"),
+    later("wsd", "40 web KPIs with gaps, first half fit, second half test", "wsd_slice60"),
+    later("nab", "58 series under NAB's own scorer", "nab"),
+    later("smd", "4 machines of 38 metrics, first half fit, second half test", "smd_slice6"),
+    later("asd", "8 servers of 19 metrics, first half fit, second half test", "asd_interfusion"),
+    later("donut", "cpu4 and three more labelled KPIs", "donut_bagel_samples"),
+    later(
+        "traceanomaly",
+        "TrainTicket trace vectors: train 0-7, calibrate 8-9, test the rest",
+        "traceanomaly_trainticket",
+    ),
+    later("nezha-tt", "root cause of 27 TrainTicket faults: AC@1/3/5 and Avg@5 by service", "nezha_trainticket"),
+    later("nezha-ob", "root cause of 24 OnlineBoutique faults by service", "onlineboutique_nezha_trastrainer"),
+    later("rcd", "root cause on Sock Shop: 5 services, cpu and mem, 3 repetitions", "rcd_sockshop"),
+    later("petshop", "root cause of labelled issues in 41 components, low and high traffic", "petshop"),
+    later(
+        "rootcausebench",
+        "16 incidents with alerts, logs, metrics, traces and the right remediation",
+        "rootcausebench",
+    ),
+];
+
+const fn later(name: &'static str, summary: &'static str, dataset: &'static str) -> ProtocolInfo {
+    ProtocolInfo { name, summary, dataset, needs: "the dataset as published", status: Status::Later, published: &[] }
+}
+
+/// The protocol of this name.
+#[must_use]
+pub fn protocol(name: &str) -> Option<&'static ProtocolInfo> {
+    PROTOCOLS.iter().find(|protocol| protocol.name == name)
+}
+
+/// Three consecutive stretches of `n` items in time order. Together they are all of them, in order, without overlap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Fit vocabulary, masks, scaling and weights on these.
+    pub train: Range<usize>,
+    /// Fix thresholds on these; empty where a protocol has no such part.
+    pub calibrate: Range<usize>,
+    /// Judge these.
+    pub test: Range<usize>,
+}
+
+impl Split {
+    /// Splits `n` items by shares of the whole, rounding down; shares outside 0 to 1 are clamped.
+    #[must_use]
+    pub fn chronological(n: usize, train_share: f64, calibrate_share: f64) -> Self {
+        let at = |share: f64| (n as f64 * share.clamp(0.0, 1.0)) as usize;
+        let train = at(train_share);
+        let calibrate = at(train_share + calibrate_share).max(train);
+        Self { train: 0..train, calibrate: train..calibrate, test: calibrate..n }
+    }
+}
+
+/// The `k`-th of `n_offsets` cyclic rotations of `n` items: time order from a later start, the early items after the
+/// late ones. Drift makes results differ by offset, so a protocol that averages over offsets is the honest one.
+pub fn rotation(n: usize, k: usize, n_offsets: usize) -> impl Iterator<Item = usize> + Clone {
+    let n_offsets = n_offsets.max(1);
+    let start = n * (k % n_offsets) / n_offsets;
+    (start..n).chain(0..start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_protocol_of_the_command_is_listed_once() {
+        let names: Vec<&str> = PROTOCOLS.iter().map(|protocol| protocol.name).collect();
+        assert_eq!(
+            names.join(" "),
+            "hdfs-deeplog hdfs-chrono hdfs-raw bgl-windows bgl-lines hadoop openstack loghub-2k tracebench aiops wsd \
+             nab smd asd donut traceanomaly nezha-tt nezha-ob rcd petshop rootcausebench"
+        );
+    }
+
+    #[test]
+    fn every_protocol_names_a_dataset_of_the_catalogue() {
+        for protocol in PROTOCOLS {
+            assert!(crate::catalog::dataset(protocol.dataset).is_ok(), "{}", protocol.dataset);
+        }
+    }
+
+    #[test]
+    fn every_published_figure_names_its_source_and_lies_in_the_unit_interval() {
+        for figure in PROTOCOLS.iter().flat_map(|protocol| protocol.published) {
+            assert!(!figure.source.is_empty() && !figure.name.is_empty(), "{figure:?}");
+            let values = [figure.precision, figure.recall, figure.f1, figure.ga, figure.fga, figure.pa, figure.fta];
+            assert!(values.iter().flatten().all(|value| (0.0..=1.0).contains(value)), "{figure:?}");
+            assert!(values.iter().any(Option::is_some), "{figure:?}");
+        }
+    }
+
+    #[test]
+    fn the_chronological_split_of_hdfs_is_one_and_ten_percent() {
+        let split = Split::chronological(575_061, 0.01, 0.10);
+        assert_eq!((split.train, split.calibrate, split.test), (0..5_750, 5_750..63_256, 63_256..575_061));
+    }
+
+    proptest! {
+        #[test]
+        fn a_split_covers_everything_in_order(n in 0usize..10_000, a in -0.5f64..1.5, b in 0.0f64..1.5) {
+            let split = Split::chronological(n, a, b);
+            prop_assert_eq!(split.train.start, 0);
+            prop_assert_eq!(split.train.end, split.calibrate.start);
+            prop_assert_eq!(split.calibrate.end, split.test.start);
+            prop_assert_eq!(split.test.end, n);
+        }
+
+        #[test]
+        fn a_rotation_is_a_permutation(n in 0usize..500, k in 0usize..20) {
+            let mut order: Vec<usize> = rotation(n, k, 10).collect();
+            prop_assert_eq!(order.len(), n);
+            order.sort_unstable();
+            prop_assert!(order.into_iter().eq(0..n));
+        }
+    }
+}
