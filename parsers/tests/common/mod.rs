@@ -1,0 +1,28 @@
+//! Where real data lies, for tests and benches: `FAULTLINE_DATA`, else `../shared/data` beside the repository.
+#![allow(dead_code, reason = "each user takes what it needs")]
+
+use std::{collections::BTreeMap, io::Read, path::PathBuf};
+
+pub fn data(archive: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("FAULTLINE_DATA")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")), PathBuf::from);
+    let path = root.join(format!("{archive}.tar.zst"));
+    path.is_file().then_some(path)
+}
+
+/// The files of an archive whose path `wanted` takes, unpacked in memory.
+pub fn files(archive: &str, wanted: impl Fn(&str) -> bool) -> Option<BTreeMap<String, Vec<u8>>> {
+    let file = std::fs::File::open(data(archive)?).expect("the archive can be opened");
+    let mut tar = tar::Archive::new(zstd::Decoder::new(file).expect("a zstd stream"));
+    let mut files = BTreeMap::new();
+    for entry in tar.entries().expect("a tar archive") {
+        let mut entry = entry.expect("a whole archive");
+        let path = entry.path().expect("a path").to_string_lossy().into_owned();
+        if wanted(&path) {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).expect("a whole archive");
+            files.insert(path, bytes);
+        }
+    }
+    Some(files)
+}
