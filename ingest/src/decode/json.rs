@@ -1,0 +1,636 @@
+//! OTLP JSON → OTLP protobuf, by a table of fields (station 2).
+//!
+//! One table per message says which JSON key is which protobuf field; the rest is the same code for all. What comes out
+//! goes through the protobuf decoder, so the two encodings cannot disagree about caps, rejects or the mapping to columns.
+//!
+//! As OTLP/JSON has it: keys in lowerCamelCase only, unknown keys ignored, ids in hexadecimal of either case, enums as
+//! integers only, 64-bit integers as string or number, doubles also as `"NaN"`, `"Infinity"`, `"-Infinity"`, bytes in
+//! base64 (standard or URL alphabet, padded or not), `null` the same as absent. Each log record, span and metric point is
+//! cut out raw and read on its own: one that is wrong is rejected with its text, the others are kept.
+//!
+//! Cost: two passes over the text and one over the protobuf. Deep input cannot overflow the stack: values are entered as
+//! deep as `max_nesting` (one level more is written, empty, so that the decoder rejects the record) and whatever is
+//! unknown is skipped without recursion.
+
+use std::fmt;
+
+use base64::{
+    Engine,
+    alphabet::{STANDARD, URL_SAFE},
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::OtlpSignal;
+
+/// The records of a request as they were written.
+#[derive(Debug, Default)]
+pub struct Records<'a> {
+    /// Text of each record that went into the protobuf, in order.
+    pub good: Vec<&'a str>,
+    /// Reason and text of each record that did not.
+    pub bad: Vec<(String, &'a str)>,
+}
+
+/// Appends the protobuf form of the request `text` to `out`.
+///
+/// # Errors
+/// When `text` is not JSON, or is wrong outside a record.
+pub fn to_protobuf<'a>(
+    signal: OtlpSignal,
+    text: &'a str,
+    max_nesting: usize,
+    out: &mut Vec<u8>,
+) -> Result<Records<'a>, serde_json::Error> {
+    let request = match signal {
+        OtlpSignal::Logs => &LOGS,
+        OtlpSignal::Traces => &TRACES,
+        OtlpSignal::Metrics => &METRICS,
+    };
+    let mut cx = Cx { out, records: Records::default(), room: max_nesting };
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.disable_recursion_limit();
+    Message { message: request, cx: &mut cx }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(cx.records)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    String,
+    Base64,
+    HexId,
+    Bool,
+    Double,
+    Fixed32,
+    Fixed64,
+    SFixed64,
+    Int64,
+    UInt32,
+    UInt64,
+    SInt32,
+    Enum,
+    Message(&'static Table),
+    /// A message that is rejected alone when it is wrong.
+    Record(&'static Table),
+}
+
+#[derive(Debug)]
+struct Field {
+    key: &'static str,
+    number: u32,
+    kind: Kind,
+    is_list: bool,
+}
+
+#[derive(Debug)]
+struct Table {
+    fields: &'static [Field],
+    /// Whether this is a level of nesting: an array or key-value list.
+    nests: bool,
+}
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+const fn one(key: &'static str, number: u32, kind: Kind) -> Field {
+    Field { key, number, kind, is_list: false }
+}
+
+const fn list(key: &'static str, number: u32, kind: Kind) -> Field {
+    Field { key, number, kind, is_list: true }
+}
+
+const fn table(fields: &'static [Field]) -> Table {
+    Table { fields, nests: false }
+}
+
+static ANY_VALUE: Table = table(&[
+    one("stringValue", 1, Kind::String),
+    one("boolValue", 2, Kind::Bool),
+    one("intValue", 3, Kind::Int64),
+    one("doubleValue", 4, Kind::Double),
+    one("arrayValue", 5, Kind::Message(&ARRAY_VALUE)),
+    one("kvlistValue", 6, Kind::Message(&KEY_VALUE_LIST)),
+    one("bytesValue", 7, Kind::Base64),
+]);
+static ARRAY_VALUE: Table = Table { fields: &[list("values", 1, Kind::Message(&ANY_VALUE))], nests: true };
+static KEY_VALUE_LIST: Table = Table { fields: &[list("values", 1, Kind::Message(&KEY_VALUE))], nests: true };
+static KEY_VALUE: Table = table(&[one("key", 1, Kind::String), one("value", 2, Kind::Message(&ANY_VALUE))]);
+static RESOURCE: Table = table(&[list("attributes", 1, Kind::Message(&KEY_VALUE))]);
+static SCOPE: Table = table(&[one("name", 1, Kind::String)]);
+
+static LOGS: Table = table(&[list("resourceLogs", 1, Kind::Message(&RESOURCE_LOGS))]);
+static RESOURCE_LOGS: Table =
+    table(&[one("resource", 1, Kind::Message(&RESOURCE)), list("scopeLogs", 2, Kind::Message(&SCOPE_LOGS))]);
+static SCOPE_LOGS: Table =
+    table(&[one("scope", 1, Kind::Message(&SCOPE)), list("logRecords", 2, Kind::Record(&LOG_RECORD))]);
+static LOG_RECORD: Table = table(&[
+    one("timeUnixNano", 1, Kind::Fixed64),
+    one("observedTimeUnixNano", 11, Kind::Fixed64),
+    one("severityNumber", 2, Kind::Enum),
+    one("severityText", 3, Kind::String),
+    one("body", 5, Kind::Message(&ANY_VALUE)),
+    list("attributes", 6, Kind::Message(&KEY_VALUE)),
+    one("flags", 8, Kind::Fixed32),
+    one("traceId", 9, Kind::HexId),
+    one("spanId", 10, Kind::HexId),
+    one("eventName", 12, Kind::String),
+]);
+
+static TRACES: Table = table(&[list("resourceSpans", 1, Kind::Message(&RESOURCE_SPANS))]);
+static RESOURCE_SPANS: Table =
+    table(&[one("resource", 1, Kind::Message(&RESOURCE)), list("scopeSpans", 2, Kind::Message(&SCOPE_SPANS))]);
+static SCOPE_SPANS: Table = table(&[one("scope", 1, Kind::Message(&SCOPE)), list("spans", 2, Kind::Record(&SPAN))]);
+static SPAN: Table = table(&[
+    one("traceId", 1, Kind::HexId),
+    one("spanId", 2, Kind::HexId),
+    one("traceState", 3, Kind::String),
+    one("parentSpanId", 4, Kind::HexId),
+    one("name", 5, Kind::String),
+    one("kind", 6, Kind::Enum),
+    one("startTimeUnixNano", 7, Kind::Fixed64),
+    one("endTimeUnixNano", 8, Kind::Fixed64),
+    list("attributes", 9, Kind::Message(&KEY_VALUE)),
+    list("events", 11, Kind::Message(&EVENT)),
+    list("links", 13, Kind::Message(&LINK)),
+    one("status", 15, Kind::Message(&STATUS)),
+    one("flags", 16, Kind::Fixed32),
+]);
+static EVENT: Table = table(&[
+    one("timeUnixNano", 1, Kind::Fixed64),
+    one("name", 2, Kind::String),
+    list("attributes", 3, Kind::Message(&KEY_VALUE)),
+]);
+static LINK: Table = table(&[
+    one("traceId", 1, Kind::HexId),
+    one("spanId", 2, Kind::HexId),
+    list("attributes", 4, Kind::Message(&KEY_VALUE)),
+]);
+static STATUS: Table = table(&[one("message", 2, Kind::String), one("code", 3, Kind::Enum)]);
+
+static METRICS: Table = table(&[list("resourceMetrics", 1, Kind::Message(&RESOURCE_METRICS))]);
+static RESOURCE_METRICS: Table =
+    table(&[one("resource", 1, Kind::Message(&RESOURCE)), list("scopeMetrics", 2, Kind::Message(&SCOPE_METRICS))]);
+static SCOPE_METRICS: Table =
+    table(&[one("scope", 1, Kind::Message(&SCOPE)), list("metrics", 2, Kind::Message(&METRIC))]);
+static METRIC: Table = table(&[
+    one("name", 1, Kind::String),
+    one("unit", 3, Kind::String),
+    one("gauge", 5, Kind::Message(&GAUGE)),
+    one("sum", 7, Kind::Message(&SUM)),
+    one("histogram", 9, Kind::Message(&HISTOGRAM)),
+    one("exponentialHistogram", 10, Kind::Message(&EXPONENTIAL_HISTOGRAM)),
+    one("summary", 11, Kind::Message(&SUMMARY)),
+]);
+static GAUGE: Table = table(&[list("dataPoints", 1, Kind::Record(&NUMBER_POINT))]);
+static SUM: Table = table(&[
+    list("dataPoints", 1, Kind::Record(&NUMBER_POINT)),
+    one("aggregationTemporality", 2, Kind::Enum),
+    one("isMonotonic", 3, Kind::Bool),
+]);
+static HISTOGRAM: Table =
+    table(&[list("dataPoints", 1, Kind::Record(&HISTOGRAM_POINT)), one("aggregationTemporality", 2, Kind::Enum)]);
+static EXPONENTIAL_HISTOGRAM: Table =
+    table(&[list("dataPoints", 1, Kind::Record(&EXPONENTIAL_POINT)), one("aggregationTemporality", 2, Kind::Enum)]);
+static SUMMARY: Table = table(&[list("dataPoints", 1, Kind::Record(&SUMMARY_POINT))]);
+static NUMBER_POINT: Table = table(&[
+    list("attributes", 7, Kind::Message(&KEY_VALUE)),
+    one("startTimeUnixNano", 2, Kind::Fixed64),
+    one("timeUnixNano", 3, Kind::Fixed64),
+    one("asDouble", 4, Kind::Double),
+    one("asInt", 6, Kind::SFixed64),
+    list("exemplars", 5, Kind::Message(&EXEMPLAR)),
+    one("flags", 8, Kind::UInt32),
+]);
+static HISTOGRAM_POINT: Table = table(&[
+    list("attributes", 9, Kind::Message(&KEY_VALUE)),
+    one("startTimeUnixNano", 2, Kind::Fixed64),
+    one("timeUnixNano", 3, Kind::Fixed64),
+    one("count", 4, Kind::Fixed64),
+    one("sum", 5, Kind::Double),
+    list("bucketCounts", 6, Kind::Fixed64),
+    list("explicitBounds", 7, Kind::Double),
+    list("exemplars", 8, Kind::Message(&EXEMPLAR)),
+    one("flags", 10, Kind::UInt32),
+    one("min", 11, Kind::Double),
+    one("max", 12, Kind::Double),
+]);
+static EXPONENTIAL_POINT: Table = table(&[
+    list("attributes", 1, Kind::Message(&KEY_VALUE)),
+    one("startTimeUnixNano", 2, Kind::Fixed64),
+    one("timeUnixNano", 3, Kind::Fixed64),
+    one("count", 4, Kind::Fixed64),
+    one("sum", 5, Kind::Double),
+    one("scale", 6, Kind::SInt32),
+    one("zeroCount", 7, Kind::Fixed64),
+    one("positive", 8, Kind::Message(&BUCKETS)),
+    one("negative", 9, Kind::Message(&BUCKETS)),
+    one("flags", 10, Kind::UInt32),
+    list("exemplars", 11, Kind::Message(&EXEMPLAR)),
+    one("min", 12, Kind::Double),
+    one("max", 13, Kind::Double),
+]);
+static BUCKETS: Table = table(&[one("offset", 1, Kind::SInt32), list("bucketCounts", 2, Kind::UInt64)]);
+static SUMMARY_POINT: Table = table(&[
+    list("attributes", 7, Kind::Message(&KEY_VALUE)),
+    one("startTimeUnixNano", 2, Kind::Fixed64),
+    one("timeUnixNano", 3, Kind::Fixed64),
+    one("count", 4, Kind::Fixed64),
+    one("sum", 5, Kind::Double),
+    list("quantileValues", 6, Kind::Message(&VALUE_AT_QUANTILE)),
+    one("flags", 8, Kind::UInt32),
+]);
+static VALUE_AT_QUANTILE: Table = table(&[one("quantile", 1, Kind::Double), one("value", 2, Kind::Double)]);
+static EXEMPLAR: Table = table(&[
+    list("filteredAttributes", 7, Kind::Message(&KEY_VALUE)),
+    one("timeUnixNano", 2, Kind::Fixed64),
+    one("asDouble", 3, Kind::Double),
+    one("asInt", 6, Kind::SFixed64),
+    one("spanId", 4, Kind::HexId),
+    one("traceId", 5, Kind::HexId),
+]);
+
+struct Cx<'o, 'a> {
+    out: &'o mut Vec<u8>,
+    records: Records<'a>,
+    /// Levels of lists that may still be entered.
+    room: usize,
+}
+
+impl<'a> Cx<'_, 'a> {
+    fn key(&mut self, number: u32, wire_type: u32) {
+        push_varint(self.out, u64::from(number << 3 | wire_type));
+    }
+
+    /// Writes field `number` as a message whose content `write` appends.
+    fn message<E>(&mut self, number: u32, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
+        const LENGTH_BYTES: usize = 5;
+        self.key(number, 2);
+        let start = self.out.len() + LENGTH_BYTES;
+        self.out.resize(start, 0);
+        write(self)?;
+        // The length goes in front, as a varint filled up to its fixed width.
+        let mut length = self.out.len() - start;
+        for byte in &mut self.out[start - LENGTH_BYTES..start] {
+            *byte = (length & 0x7f) as u8 | 0x80;
+            length >>= 7;
+        }
+        self.out[start - 1] &= 0x7f;
+        Ok(())
+    }
+
+    fn record(&mut self, field: &Field, table: &'static Table, raw: &'a RawValue) {
+        let before = self.out.len();
+        let outcome = self.message(field.number, |cx| {
+            let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+            deserializer.disable_recursion_limit();
+            Message { message: table, cx }.deserialize(&mut deserializer)
+        });
+        match outcome {
+            Ok(()) => self.records.good.push(raw.get()),
+            Err(error) => {
+                self.out.truncate(before);
+                self.records.bad.push((error.to_string(), raw.get()));
+            }
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Reads a JSON object as the content of `message`.
+struct Message<'m, 'o, 'a> {
+    message: &'static Table,
+    cx: &'m mut Cx<'o, 'a>,
+}
+
+impl<'de> DeserializeSeed<'de> for Message<'_, '_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Message<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")?;
+        self.message.fields.first().map_or(Ok(()), |field| write!(f, " (with keys such as {})", field.key))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        if self.message.nests && self.cx.room == 0 {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(());
+        }
+        self.cx.room -= usize::from(self.message.nests);
+        while let Some(field) = map.next_key_seed(Key(self.message))? {
+            match field {
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Some(field) => map.next_value_seed(FieldValue { field, is_item: false, cx: &mut *self.cx })?,
+            }
+        }
+        self.cx.room += usize::from(self.message.nests);
+        Ok(())
+    }
+}
+
+/// Finds the field that a key names.
+struct Key(&'static Table);
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Option<&'static Field>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Option<&'static Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.fields.iter().find(|field| field.key == key))
+    }
+}
+
+/// Reads the value of a field, or one item of it when it is a list.
+struct FieldValue<'m, 'o, 'a> {
+    field: &'static Field,
+    is_item: bool,
+    cx: &'m mut Cx<'o, 'a>,
+}
+
+impl<'de> DeserializeSeed<'de> for FieldValue<'_, '_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let Self { field, is_item, cx } = self;
+        if field.is_list && !is_item {
+            return deserializer.deserialize_any(List { field, cx });
+        }
+        match field.kind {
+            Kind::Message(message) if is_item => {
+                cx.message(field.number, |cx| Message { message, cx }.deserialize(deserializer))
+            }
+            Kind::Message(message) => {
+                // A null message is an absent one, so what was written for it goes again.
+                let before = cx.out.len();
+                let mut is_null = true;
+                cx.message(field.number, |cx| {
+                    deserializer.deserialize_option(Present { message, cx, is_null: &mut is_null })
+                })?;
+                if is_null {
+                    cx.out.truncate(before);
+                }
+                Ok(())
+            }
+            Kind::Record(_) => deserializer.deserialize_any(IgnoredAny).map(drop),
+            _ => deserializer.deserialize_any(Scalar { field, cx }),
+        }
+    }
+}
+
+/// Reads a message that may be `null`.
+struct Present<'m, 'o, 'a> {
+    message: &'static Table,
+    cx: &'m mut Cx<'o, 'a>,
+    is_null: &'m mut bool,
+}
+
+impl<'de> Visitor<'de> for Present<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or null")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        *self.is_null = false;
+        Message { message: self.message, cx: self.cx }.deserialize(deserializer)
+    }
+}
+
+struct List<'m, 'o, 'a> {
+    field: &'static Field,
+    cx: &'m mut Cx<'o, 'a>,
+}
+
+impl<'de> Visitor<'de> for List<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list or null for {}", self.field.key)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self { field, cx } = self;
+        if let Kind::Record(table) = field.kind {
+            while let Some(raw) = seq.next_element::<Option<&'de RawValue>>()? {
+                if let Some(raw) = raw.filter(|raw| raw.get() != "null") {
+                    cx.record(field, table, raw);
+                }
+            }
+        } else {
+            while seq.next_element_seed(FieldValue { field, is_item: true, cx: &mut *cx })?.is_some() {}
+        }
+        Ok(())
+    }
+}
+
+struct Scalar<'m, 'o, 'a> {
+    field: &'static Field,
+    cx: &'m mut Cx<'o, 'a>,
+}
+
+impl Scalar<'_, '_, '_> {
+    fn wrong<E: Error>(&self, what: impl fmt::Display) -> E {
+        E::custom(format_args!("{}: {what}", self.field.key))
+    }
+
+    fn fixed64(self, bits: u64) {
+        self.cx.key(self.field.number, 1);
+        self.cx.out.extend_from_slice(&bits.to_le_bytes());
+    }
+
+    fn varint(self, value: u64) {
+        self.cx.key(self.field.number, 0);
+        push_varint(self.cx.out, value);
+    }
+
+    fn bytes(self, bytes: &[u8]) {
+        self.cx.key(self.field.number, 2);
+        push_varint(self.cx.out, bytes.len() as u64);
+        self.cx.out.extend_from_slice(bytes);
+    }
+
+    /// An integer of any kind; `i128` holds them all.
+    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "each range is checked first")]
+    fn integer<E: Error>(self, value: i128) -> Result<(), E> {
+        let range = match self.field.kind {
+            Kind::Fixed64 | Kind::UInt64 => 0..=i128::from(u64::MAX),
+            Kind::SFixed64 | Kind::Int64 => i128::from(i64::MIN)..=i128::from(i64::MAX),
+            Kind::Fixed32 | Kind::UInt32 => 0..=i128::from(u32::MAX),
+            Kind::SInt32 | Kind::Enum => i128::from(i32::MIN)..=i128::from(i32::MAX),
+            Kind::Double => {
+                #[allow(clippy::cast_precision_loss, reason = "a double was asked for")]
+                self.fixed64((value as f64).to_bits());
+                return Ok(());
+            }
+            _ => return Err(self.wrong("does not take a number")),
+        };
+        if !range.contains(&value) {
+            return Err(self.wrong(format_args!("{value} is out of range")));
+        }
+        match self.field.kind {
+            Kind::Fixed64 | Kind::SFixed64 => self.fixed64(value as u64),
+            Kind::Fixed32 => {
+                self.cx.key(self.field.number, 5);
+                self.cx.out.extend_from_slice(&(value as u32).to_le_bytes());
+            }
+            Kind::SInt32 => {
+                let value = value as i32;
+                self.varint(u64::from((value << 1 ^ value >> 31) as u32));
+            }
+            _ => self.varint(value as u64),
+        }
+        Ok(())
+    }
+}
+
+impl Visitor<'_> for Scalar<'_, '_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.field.kind {
+            Kind::String => "a string",
+            Kind::Base64 => "a base64 string",
+            Kind::HexId => "a hexadecimal string",
+            Kind::Bool => "true or false",
+            Kind::Double => "a number",
+            Kind::Enum => "an integer (names are not valid in OTLP)",
+            _ => "an integer or a string of digits",
+        };
+        write!(f, "{what} for {}", self.field.key)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        if self.field.kind != Kind::Bool {
+            return Err(self.wrong("does not take true or false"));
+        }
+        self.varint(u64::from(value));
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.integer(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.integer(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        if self.field.kind == Kind::Double {
+            self.fixed64(value.to_bits());
+            return Ok(());
+        }
+        // `1e3` and `5.0` are integers in JSON.
+        if value.fract() != 0.0 || value.abs() >= 2_f64.powi(64) {
+            return Err(self.wrong(format_args!("{value} is not an integer")));
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "an integer below 2^64")]
+        self.integer(value as i128)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        match self.field.kind {
+            Kind::String => self.bytes(text.as_bytes()),
+            Kind::HexId => {
+                let id = from_hex(text).ok_or_else(|| self.wrong("not hexadecimal"))?;
+                self.bytes(&id);
+            }
+            Kind::Base64 => {
+                let bytes = from_base64(text).ok_or_else(|| self.wrong("not base64"))?;
+                self.bytes(&bytes);
+            }
+            Kind::Double => {
+                let value = double(text).ok_or_else(|| self.wrong("not a number"))?;
+                self.fixed64(value.to_bits());
+            }
+            Kind::Bool => return Err(self.wrong("must be true or false")),
+            Kind::Enum => return Err(self.wrong("must be an integer; names are not valid in OTLP")),
+            _ => {
+                let value = text.parse::<i128>().map_err(|_| self.wrong("not a string of digits"))?;
+                return self.integer(value);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    if !text.len().is_multiple_of(2) {
+        return None;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "two digits are a byte")]
+    text.as_bytes().chunks_exact(2).map(|pair| Some((digit(pair[0])? << 4 | digit(pair[1])?) as u8)).collect()
+}
+
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let alphabet = if text.contains(['-', '_']) { URL_SAFE } else { STANDARD };
+    GeneralPurpose::new(&alphabet, LENIENT).decode(text).ok()
+}
+
+fn double(text: &str) -> Option<f64> {
+    match text {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ if text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) => text.parse().ok(),
+        _ => None,
+    }
+}
