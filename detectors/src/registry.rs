@@ -41,9 +41,12 @@ pub struct Entry {
     config_schema: fn() -> schemars::Schema,
     default_config: fn() -> Value,
     complete_config: fn(&Value) -> Result<Value, DetectorError>,
-    fit: fn(&Value, &[Window<'_>], u64) -> Result<Box<dyn Detector>, DetectorError>,
-    load: fn(&Value, &[u8]) -> Result<Box<dyn Detector>, DetectorError>,
+    fit: fn(&Value, &[Window<'_>], u64) -> Erased,
+    load: fn(&Value, &[u8]) -> Erased,
 }
+
+/// A model without its type.
+type Erased = Result<Box<dyn Detector>, DetectorError>;
 
 impl Entry {
     /// Erases `A`.
