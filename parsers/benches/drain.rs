@@ -1,1 +1,96 @@
-fn main() {}
+//! Lines per second of Drain on real lines, on one core, masks on, beside the crate `logdrain` in the same run.
+//!
+//! Lines are those of `../shared/data` (or `FAULTLINE_DATA`) without their headers; the trees are warm, as in service.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use faultline_parsers::{Drain, DrainConfig, MaskedLine, Params};
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+/// What `ParserConfig::default()` makes.
+const DEFAULT: DrainConfig = DrainConfig {
+    similarity: 0.6,
+    min_words: 5,
+    prefix_tokens: 2,
+    max_children: 100,
+    max_templates: 10_000,
+    max_nodes: 20_000,
+};
+
+/// Name, archive, file in it, header fields before the message, what separates them.
+const SETS: [(&str, &str, &str, usize, u8); 4] = [
+    ("hdfs", "hdfs", "loglead_2pct_raw/hdfs_2pct.log", 5, b' '),
+    ("bgl", "bgl", "raw_fragments/BGL_first10000.log", 9, b' '),
+    ("linux", "linux", "Linux.log", 5, b' '),
+    ("healthapp", "healthapp", "HealthApp_first20000.log", 3, b'|'),
+];
+
+fn message(line: &str, n_fields: usize, separator: u8) -> &str {
+    let bytes = line.as_bytes();
+    let mut at = 0;
+    for _ in 0..n_fields {
+        at += bytes[at..].iter().position(|b| *b == separator).map_or(bytes.len() - at, |found| found + 1);
+        if separator == b' ' {
+            at += bytes[at..].iter().take_while(|b| **b == b' ').count();
+        }
+    }
+    line.get(at..).unwrap_or(line)
+}
+
+fn ours(group: &mut BenchmarkGroup<'_, WallTime>, id: &str, lines: &[String], params: Params) {
+    let mut masked = MaskedLine::with_default_masks(256, 1 << 14);
+    let mut drain = Drain::new("bench", DEFAULT);
+    group.bench_function(id, |bencher| {
+        bencher.iter(|| {
+            for line in lines {
+                black_box(drain.add(&mut masked, line.as_bytes(), 0, params));
+            }
+        });
+    });
+}
+
+fn peer(group: &mut BenchmarkGroup<'_, WallTime>, id: &str, lines: &[String], masks: &[(&str, &str)]) {
+    let masks = masks.iter().map(|(regex, name)| logdrain::Mask::new(regex, name).expect("a mask"));
+    let miner = logdrain::Miner::builder().masks(masks).build().expect("its defaults");
+    group.bench_function(id, |bencher| {
+        bencher.iter(|| {
+            for line in lines {
+                black_box(miner.add(line));
+            }
+        });
+    });
+}
+
+fn drain(criterion: &mut Criterion) {
+    for (name, archive, file, n_fields, separator) in SETS {
+        let Some(files) = common::files(archive, |path| path.ends_with(file)) else {
+            println!("skipped: bench {name}: {archive}.tar.zst absent");
+            continue;
+        };
+        let bytes = files.into_values().next().expect("the archive holds the file");
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<String> =
+            text.lines().take(50_000).map(|line| message(line, n_fields, separator).to_owned()).collect();
+        let n_bytes: usize = lines.iter().map(String::len).sum();
+        let mut group =
+            criterion.benchmark_group(format!("{name}/{} lines of {} bytes", lines.len(), n_bytes / lines.len()));
+        group.throughput(Throughput::Elements(lines.len() as u64)).sample_size(10);
+        ours(&mut group, "faultline ids", &lines, Params::Skip);
+        ours(&mut group, "faultline ids and params", &lines, Params::Extract);
+        peer(&mut group, "logdrain without masks", &lines, &[]);
+        let masks = [
+            (r"blk_-?\d+", "<BLK>"),
+            (r"/?(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?", "<IP>"),
+            (r"\b0[xX][0-9a-fA-F]+\b", "<HEX>"),
+            (r"\b\d+(?:\.\d+)?\b", "<NUM>"),
+        ];
+        peer(&mut group, "logdrain with masks", &lines, &masks);
+        group.finish();
+    }
+}
+
+criterion_group!(benches, drain);
+criterion_main!(benches);

@@ -222,7 +222,12 @@ fn run(
                     }
                     _ => line.len(),
                 };
-                ranges[*field] = (at as u32, end as u32);
+                if end == at && next.is_some() {
+                    return None; // only the message may be empty
+                }
+                if let Some(range) = ranges.get_mut(*field) {
+                    *range = (at as u32, end as u32);
+                }
                 at = end;
             }
             Step::Optional(inner) => {

@@ -54,7 +54,7 @@ fn first_param<'a>(kind: ParamKind, line: &Line<'a>) -> Option<&'a str> {
     let span = line.params.iter().find(|param| param.kind == kind)?;
     let text = line.body.get(span.start as usize..span.end as usize)?;
     // Of a list, the first.
-    text.split([',', ' ']).next()
+    if kind == ParamKind::Custom { Some(text) } else { text.split(',').next() }
 }
 
 /// A field of a JSON object as text; `None` when it is missing, null or empty.
