@@ -8,7 +8,8 @@
 //! probe (a memo that is exact: an entry is void once its leaf has changed); typed placeholders count as equal; the
 //! template least recently used, in record order, makes room when the cap is reached; empty branches are pruned.
 //!
-//! Cost: a line seen before, one pass and one probe, whatever the number of templates; a new one, a scan of its leaf.
+//! Cost: a line seen before, one pass and one probe, whatever the number of templates; a new one, a comparison with those
+//! templates of its leaf that share its rarest tokens ([`leaf`]).
 //! Memory is bounded by the caps in [`DrainConfig`]. It cannot fail: every line has a template.
 
 use std::{
@@ -19,6 +20,12 @@ use std::{
 use faultline_core::{ParamKind, Template, TemplateId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
+
+mod leaf;
+mod state;
+
+use leaf::{ANY_VALUE, Leaf, Likeness, differ_in_words, takes};
+pub(crate) use state::DrainState;
 
 use crate::{
     hash::{Class, WILDCARD, class_of},
@@ -118,18 +125,6 @@ struct Cold {
     merged: Vec<TemplateId>,
 }
 
-/// Templates that share a number of tokens and first tokens.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Leaf {
-    /// Changes with any change of its templates, and is never used twice.
-    generation: u64,
-    node: u64,
-    n_tokens: usize,
-    slots: Vec<u32>,
-    /// Token hashes, `n_tokens` for each of `slots`.
-    rows: Vec<u64>,
-}
-
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Node {
     parent: u64,
@@ -141,11 +136,11 @@ struct Node {
 struct Memo {
     line: u64,
     generation: u64,
+    /// See [`Drain::shape`].
+    shape: u64,
     slot: u32,
 }
 
-/// The hash of a `<*>` that stands for values of several kinds: it counts as equal to any value.
-const ANY_VALUE: u64 = Class::Pure as u64;
 /// Templates that are considered together for merging.
 const MAX_CANDIDATES: usize = 256;
 /// Different names after a word that announces one, such as `user`.
@@ -155,7 +150,7 @@ const MIN_MIXED: usize = 3;
 /// Aliases kept for each template that the cap allows.
 const MAX_ALIASES: usize = 4;
 const NO_LEAF: u32 = u32::MAX;
-const EMPTY_MEMO: Memo = Memo { line: 0, generation: 0, slot: 0 };
+const EMPTY_MEMO: Memo = Memo { line: 0, generation: 0, shape: 0, slot: 0 };
 const FIRST_MEMO: usize = 1 << 8;
 const MAX_MEMO: usize = 1 << 14;
 
@@ -173,11 +168,15 @@ pub struct Drain {
     memo: Vec<Memo>,
     n_memoised: usize,
     generations: u64,
+    /// Changes whenever lines may have to take another way through the tree.
+    shape: u64,
     ids: FxHashSet<TemplateId>,
     /// Ids of merged templates, with the id that took their place.
     aliases: BTreeMap<TemplateId, TemplateId>,
     /// Slots by when they were used at the time of pushing; built when the cap is first reached.
     by_age: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Reused by each search.
+    candidates: Vec<u32>,
     unreported: Vec<u32>,
     removed_unreported: Vec<Template>,
     stats: DrainStats,
@@ -199,9 +198,11 @@ impl Drain {
             memo: vec![EMPTY_MEMO; FIRST_MEMO],
             n_memoised: 0,
             generations: 0,
+            shape: 1,
             ids: FxHashSet::default(),
             aliases: BTreeMap::new(),
             by_age: BinaryHeap::new(),
+            candidates: Vec::new(),
             unreported: Vec::new(),
             removed_unreported: Vec::new(),
             stats: DrainStats::default(),
@@ -217,7 +218,7 @@ impl Drain {
         self.stats.cut_lines += u64::from(masked.len < line.len());
         self.stats.cut_tokens += u64::from(masked.cut_tokens);
         let memo = self.memo[masked.hash as usize & (self.memo.len() - 1)];
-        let (slot, change) = if memo.line == masked.hash && self.is_current(memo) {
+        let (slot, change) = if memo.line == masked.hash && memo.shape == self.shape && self.is_current(memo) {
             (memo.slot, Change::Matched)
         } else {
             self.search(masked, line)
@@ -246,10 +247,16 @@ impl Drain {
     fn search(&mut self, masked: &MaskedLine, line: &[u8]) -> (u32, Change) {
         self.stats.searched += 1;
         let tokens = &masked.tokens;
-        let taken = self.find_leaf(masked).and_then(|leaf| match self.most_similar(leaf, tokens) {
-            Some(row) => Some(self.join(leaf, row, masked)),
-            None => self.merge(leaf, masked),
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let taken = self.find_leaf(masked).and_then(|idx| {
+            let leaf = &self.leaves[idx];
+            leaf.candidates(tokens, self.n_enough(leaf), &mut candidates);
+            match self.most_similar(leaf, tokens, &candidates) {
+                Some(slot) => Some((slot, self.widen(idx, slot, tokens))),
+                None => self.merge(idx, masked, &candidates),
+            }
         });
+        self.candidates = candidates;
         let (slot, change) = taken.unwrap_or_else(|| (self.found(masked, line), Change::Created));
         self.memoise(masked.hash, slot);
         (slot, change)
@@ -263,7 +270,7 @@ impl Drain {
         }
         let generation = self.leaves[self.hot[slot as usize].leaf as usize].generation;
         let at = line as usize & (self.memo.len() - 1);
-        self.memo[at] = Memo { line, generation, slot };
+        self.memo[at] = Memo { line, generation, shape: self.shape, slot };
     }
 
     /// The key of a node's child; the path alone decides it, not the order of arrival.
@@ -347,9 +354,7 @@ impl Drain {
     }
 
     fn forget_memo(&mut self) {
-        if self.stats.shared_branches > 0 {
-            self.memo.fill(EMPTY_MEMO);
-        }
+        self.shape += u64::from(self.stats.shared_branches > 0);
     }
 
     /// Removes `key` and its ancestors as far as nothing hangs on them.
@@ -369,62 +374,54 @@ impl Drain {
         }
     }
 
-    /// The row of the template that takes the line: the most equal tokens, then the oldest. Never one that differs in a
+    /// The slot of the template that takes the line: the most equal tokens, then the oldest. Never one that differs in a
     /// word: words are semantics.
-    fn most_similar(&self, leaf: usize, tokens: &[u64]) -> Option<usize> {
-        let leaf = &self.leaves[leaf];
-        if leaf.n_tokens == 0 {
-            return (!leaf.slots.is_empty()).then_some(0);
-        }
-        let enough = self.config.similarity * leaf.n_tokens as f64;
-        let mut best: Option<(usize, Reverse<u64>, usize)> = None;
-        for (row, template) in leaf.rows.chunks_exact(leaf.n_tokens).enumerate() {
-            let likeness = Likeness::of(template, tokens);
-            if likeness.n_words > 0 || (likeness.n_equal as f64) < enough {
-                continue;
-            }
-            let candidate = (likeness.n_equal, Reverse(self.cold[leaf.slots[row] as usize].born), row);
-            if best.is_none_or(|best| (candidate.0, candidate.1) > (best.0, best.1)) {
-                best = Some(candidate);
-            }
-        }
-        best.map(|best| best.2)
+    fn most_similar(&self, leaf: &Leaf, tokens: &[u64], candidates: &[u32]) -> Option<u32> {
+        let n_enough = self.n_enough(leaf);
+        let rank = |&slot: &u32| {
+            let likeness = Likeness::of(leaf.row(self.hot[slot as usize].row as usize), tokens);
+            let takes = likeness.n_words == 0 && likeness.n_equal >= n_enough;
+            takes.then(|| (likeness.n_equal, Reverse(self.cold[slot as usize].born), slot))
+        };
+        candidates.iter().filter_map(rank).max().map(|best| best.2)
+    }
+
+    /// How many tokens must be equal.
+    fn n_enough(&self, leaf: &Leaf) -> usize {
+        (self.config.similarity * leaf.n_tokens as f64).ceil() as usize
     }
 
     /// Merges templates that differ from the line, and so from each other, only in places where at least
     /// [`DrainConfig::min_words`] different words have been seen: such a place is a variable (a user name), fewer are
     /// semantics (`started`, `paused`). The oldest template takes the others' lines and the others' ids become aliases.
-    fn merge(&mut self, leaf: usize, masked: &MaskedLine) -> Option<(u32, Change)> {
-        let n_tokens = self.leaves[leaf].n_tokens;
+    fn merge(&mut self, leaf_idx: usize, masked: &MaskedLine, slots: &[u32]) -> Option<(u32, Change)> {
+        let leaf = &self.leaves[leaf_idx];
+        let n_tokens = leaf.n_tokens;
         let tokens = &masked.tokens;
-        let enough = self.config.similarity * n_tokens as f64;
-        let mut candidates: Vec<(usize, u128)> = Vec::new();
-        for (row, template) in self.leaves[leaf].rows.chunks_exact(n_tokens.max(1)).enumerate() {
-            let likeness = Likeness::of(template, tokens);
-            if likeness.n_equal as f64 >= enough && candidates.len() < MAX_CANDIDATES {
-                let differs = |(idx, (have, seen)): (usize, (&u64, &u64))| {
-                    let word = is_wordy(class_of(*have)) && is_wordy(class_of(*seen));
-                    u128::from(word && have != seen && idx < 128) << (idx % 128)
-                };
-                let places = template.iter().zip(tokens).enumerate().map(differs).fold(0, |all, one| all | one);
-                candidates.push((row, places));
+        let n_enough = self.n_enough(leaf);
+        let row_of = |slot: u32| leaf.row(self.hot[slot as usize].row as usize);
+        let mut candidates: Vec<(u32, u128)> = Vec::new();
+        for &slot in slots {
+            let likeness = Likeness::of(row_of(slot), tokens);
+            let pairs = row_of(slot).iter().zip(tokens).take(128).enumerate();
+            let places =
+                pairs.fold(0_u128, |all, (idx, (have, seen))| all | u128::from(differ_in_words(*have, *seen)) << idx);
+            let is_seen_whole = places.count_ones() as usize == likeness.n_words;
+            if likeness.n_equal >= n_enough && is_seen_whole && candidates.len() < MAX_CANDIDATES {
+                candidates.push((slot, places));
             }
         }
         let mut places: Vec<u128> = candidates.iter().map(|candidate| candidate.1).collect();
         places.sort_unstable_by_key(|places| (places.count_ones(), *places));
         places.dedup();
         for places in places {
-            let within: Vec<usize> = candidates.iter().filter(|c| c.1 & !places == 0).map(|c| c.0).collect();
-            let rows = &self.leaves[leaf].rows;
+            let within: Vec<u32> = candidates.iter().filter(|c| c.1 & !places == 0).map(|c| c.0).collect();
             let varies = (0..n_tokens.min(128)).filter(|idx| places >> idx & 1 == 1).all(|idx| {
-                let mut words: Vec<u64> = within.iter().map(|row| rows[row * n_tokens + idx]).collect();
+                let mut words: Vec<u64> = within.iter().map(|slot| row_of(*slot)[idx]).collect();
                 words.push(tokens[idx]);
                 words.sort_unstable();
                 words.dedup();
-                let named = idx > 0 && {
-                    let slot = self.leaves[leaf].slots[within[0]];
-                    is_identity(&self.cold[slot as usize].tokens[idx - 1])
-                };
+                let named = idx > 0 && is_identity(&self.cold[within[0] as usize].tokens[idx - 1]);
                 let mixed = words.iter().any(|word| class_of(*word) == Class::Mixed);
                 let needed = if named {
                     MIN_NAMES
@@ -436,22 +433,19 @@ impl Drain {
                 words.len() >= needed
             });
             if varies {
-                return Some(self.merge_rows(leaf, &within, masked));
+                return Some(self.merge_slots(leaf_idx, within, masked));
             }
         }
         None
     }
 
-    fn merge_rows(&mut self, leaf: usize, within: &[usize], masked: &MaskedLine) -> (u32, Change) {
-        let mut slots: Vec<u32> = within.iter().map(|row| self.leaves[leaf].slots[*row]).collect();
+    fn merge_slots(&mut self, leaf: usize, mut slots: Vec<u32>, masked: &MaskedLine) -> (u32, Change) {
         slots.sort_unstable_by_key(|slot| self.cold[*slot as usize].born);
         let survivor = slots[0];
-        self.join(leaf, self.hot[survivor as usize].row as usize, masked);
+        self.widen(leaf, survivor, &masked.tokens);
         for &slot in &slots[1..] {
             // Every place where the two differ is a wildcard now: the line differs there from both, or from one.
-            let n_tokens = self.leaves[leaf].n_tokens;
-            let row = self.hot[slot as usize].row as usize;
-            let tokens = self.leaves[leaf].rows[row * n_tokens..][..n_tokens].to_vec();
+            let tokens = self.leaves[leaf].row(self.hot[slot as usize].row as usize).to_vec();
             self.widen(leaf, survivor, &tokens);
             let hot = self.hot[slot as usize];
             let into = &mut self.hot[survivor as usize];
@@ -495,27 +489,20 @@ impl Drain {
         self.remove_row(hot.leaf as usize, hot.row as usize);
     }
 
-    fn join(&mut self, leaf: usize, row: usize, masked: &MaskedLine) -> (u32, Change) {
-        let slot = self.leaves[leaf].slots[row];
-        let change = self.widen(leaf, slot, &masked.tokens);
-        (slot, change)
-    }
-
     /// Makes the template match `tokens`.
     fn widen(&mut self, leaf: usize, slot: u32, tokens: &[u64]) -> Change {
-        let n_tokens = self.leaves[leaf].n_tokens;
         let row = self.hot[slot as usize].row as usize;
-        let template = &mut self.leaves[leaf].rows[row * n_tokens..][..n_tokens];
+        let template = self.leaves[leaf].row(row).to_vec();
         if template.iter().zip(tokens).all(|(have, seen)| takes(*have, *seen)) {
             return Change::Matched;
         }
         let cold = &mut self.cold[slot as usize];
         cold.lineage.push(cold.tokens.join(" "));
-        for (idx, (have, seen)) in template.iter_mut().zip(tokens).enumerate() {
+        for (place, (have, seen)) in template.iter().zip(tokens).enumerate() {
             if !takes(*have, *seen) {
                 let both = class_of(*have) == Class::Pure && class_of(*seen) == Class::Pure;
-                *have = if both { ANY_VALUE } else { WILDCARD };
-                cold.tokens[idx] = "<*>".into();
+                self.leaves[leaf].set(row, place, if both { ANY_VALUE } else { WILDCARD });
+                cold.tokens[place] = "<*>".into();
             }
         }
         self.stats.widened += 1;
@@ -539,7 +526,7 @@ impl Drain {
             attempt += 1;
         };
         let leaf = self.make_leaf(masked);
-        let row = self.leaves[leaf].slots.len() as u32;
+        let row = self.leaves[leaf].slots.len() as u32; // where `push` below puts it
         let hot = Hot {
             id,
             leaf: leaf as u32,
@@ -562,8 +549,7 @@ impl Drain {
                 (self.hot.len() - 1) as u32
             }
         };
-        self.leaves[leaf].slots.push(slot);
-        self.leaves[leaf].rows.extend_from_slice(&masked.tokens);
+        self.leaves[leaf].push(slot, &masked.tokens);
         self.touch_leaf(leaf);
         self.stats.created += 1;
         self.report(slot);
@@ -616,12 +602,7 @@ impl Drain {
 
     fn remove_row(&mut self, leaf_idx: usize, row: usize) {
         let leaf = &mut self.leaves[leaf_idx];
-        let n_tokens = leaf.n_tokens;
-        let last = leaf.slots.len() - 1;
-        leaf.slots.swap_remove(row);
-        leaf.rows.copy_within(last * n_tokens.., row * n_tokens);
-        leaf.rows.truncate(last * n_tokens);
-        if let Some(&moved) = leaf.slots.get(row) {
+        if let Some(moved) = leaf.remove(row) {
             self.hot[moved as usize].row = row as u32;
         }
         if leaf.slots.is_empty() {
@@ -639,7 +620,7 @@ impl Drain {
     /// Adds the tokens that meet `<*>` to the parameters, in order; what the masks found inside them goes.
     fn add_wildcard_params(&self, masked: &mut MaskedLine, leaf: u32, row: u32) {
         let leaf = &self.leaves[leaf as usize];
-        let template = &leaf.rows[row as usize * leaf.n_tokens..][..leaf.n_tokens];
+        let template = leaf.row(row as usize);
         for (token, &(start, end)) in template.iter().zip(&masked.ranges) {
             if *token == WILDCARD {
                 let from = masked.params.partition_point(|param| param.end <= start);
@@ -704,71 +685,6 @@ impl Drain {
     }
 }
 
-/// Everything of a tree that a snapshot holds. The memo and the order of ages follow from it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct DrainState {
-    pub(crate) stream: String,
-    hot: Vec<Hot>,
-    cold: Vec<Cold>,
-    leaves: Vec<Leaf>,
-    nodes: Vec<(u64, Node)>,
-    aliases: Vec<(TemplateId, TemplateId)>,
-    unreported: Vec<u32>,
-    removed_unreported: Vec<Template>,
-    stats: DrainStats,
-}
-
-impl Drain {
-    pub(crate) fn state(&self) -> DrainState {
-        let mut nodes: Vec<(u64, Node)> = self.nodes.iter().map(|(key, node)| (*key, *node)).collect();
-        nodes.sort_unstable_by_key(|node| node.0);
-        DrainState {
-            stream: self.stream.clone(),
-            hot: self.hot.clone(),
-            cold: self.cold.clone(),
-            leaves: self.leaves.clone(),
-            nodes,
-            aliases: self.aliases.iter().map(|(from, into)| (*from, *into)).collect(),
-            unreported: self.unreported.clone(),
-            removed_unreported: self.removed_unreported.clone(),
-            stats: self.stats,
-        }
-    }
-
-    /// The tree that `state` was taken of.
-    pub(crate) fn restore(state: DrainState, config: DrainConfig) -> Result<Self, String> {
-        let DrainState { stream, hot, cold, leaves, nodes, aliases, unreported, removed_unreported, stats } = state;
-        let mut drain = Self::new(&stream, config);
-        let all_slots = || leaves.iter().flat_map(|leaf| &leaf.slots).chain(&unreported);
-        let is_sound = hot.len() == cold.len()
-            && all_slots().all(|slot| hot.get(*slot as usize).is_some_and(|hot| hot.used > 0))
-            && leaves.iter().all(|leaf| leaf.rows.len() == leaf.slots.len() * leaf.n_tokens)
-            && nodes.iter().all(|(_, node)| node.leaf == NO_LEAF || (node.leaf as usize) < leaves.len())
-            && hot.iter().enumerate().filter(|(_, hot)| hot.used > 0).all(|(slot, hot)| {
-                let leaf = leaves.get(hot.leaf as usize);
-                leaf.and_then(|leaf| leaf.slots.get(hot.row as usize)) == Some(&(slot as u32))
-            })
-            && hot
-                .iter()
-                .zip(&cold)
-                .filter(|(hot, _)| hot.used > 0)
-                .all(|(hot, cold)| cold.tokens.len() == leaves[hot.leaf as usize].n_tokens);
-        if !is_sound {
-            return Err(format!("the tree of stream `{stream}` does not hang together"));
-        }
-        drain.free = (0..hot.len() as u32).rev().filter(|slot| hot[*slot as usize].used == 0).collect();
-        drain.free_leaves =
-            (0..leaves.len() as u32).rev().filter(|leaf| leaves[*leaf as usize].slots.is_empty()).collect();
-        drain.generations = leaves.iter().map(|leaf| leaf.generation).max().unwrap_or(0);
-        drain.ids = hot.iter().filter(|hot| hot.used > 0).map(|hot| hot.id).collect();
-        drain.nodes = nodes.into_iter().collect();
-        drain.aliases = aliases.into_iter().collect();
-        (drain.hot, drain.cold, drain.leaves) = (hot, cold, leaves);
-        (drain.unreported, drain.removed_unreported, drain.stats) = (unreported, removed_unreported, stats);
-        Ok(drain)
-    }
-}
-
 fn class_of_span(param: ParamSpan, start: u32, end: u32) -> Class {
     if (param.start, param.end) == (start, end) { Class::Pure } else { Class::Mixed }
 }
@@ -778,35 +694,4 @@ fn is_identity(word: &str) -> bool {
         word.to_ascii_lowercase().as_str(),
         "user" | "username" | "account" | "login" | "group" | "host" | "hostname" | "name" | "domain"
     )
-}
-
-/// Whether a difference between two such tokens may be one of meaning.
-fn is_wordy(class: Class) -> bool {
-    matches!(class, Class::Word | Class::Mixed)
-}
-
-/// Whether a template's token takes a line's.
-fn takes(have: u64, seen: u64) -> bool {
-    have == seen || have == WILDCARD || (have == ANY_VALUE && class_of(seen) == Class::Pure)
-}
-
-/// How alike a template and a line are.
-struct Likeness {
-    /// Tokens that are equal, values of any kind among them.
-    n_equal: usize,
-    /// Places where both have a word, and not the same.
-    n_words: usize,
-}
-
-impl Likeness {
-    #[inline(always)]
-    fn of(template: &[u64], line: &[u64]) -> Self {
-        let (mut n_equal, mut n_words) = (0, 0);
-        for (have, seen) in template.iter().zip(line) {
-            let (a, b) = (class_of(*have), class_of(*seen));
-            n_equal += usize::from(have == seen || (a == Class::Pure && b == Class::Pure));
-            n_words += usize::from(have != seen && is_wordy(a) && is_wordy(b));
-        }
-        Self { n_equal, n_words }
-    }
 }

@@ -60,6 +60,8 @@ impl Hasher {
             if end >= 8 {
                 return self.plain(load8(line, end - 8) & (u64::MAX << shift), 0, len);
             }
+        } else if len <= 16 {
+            return self.plain(load8(line, start), load8(line, end - 8), len);
         }
         self.word(&line[start..end])
     }

@@ -128,6 +128,12 @@ impl Masker {
         }
     }
 
+    /// Whether the user has added masks.
+    #[inline(always)]
+    pub(crate) fn has_user_masks(&self) -> bool {
+        !self.user.is_empty()
+    }
+
     /// Finds what the user's masks match: ranges in order, none overlapping; an earlier mask wins over a later one.
     pub(crate) fn find_user(&self, line: &[u8], found: &mut UserSpans) {
         found.spans.clear();
@@ -277,41 +283,49 @@ impl<P: Pieces> Cutter<'_, P> {
     fn atoms(&mut self, start: usize, end: usize) {
         let mut at = start;
         while at < end {
-            while at < end && !is_atom(self.line[at]) {
+            while at < end && TRAITS[usize::from(self.line[at])] == 0 {
                 at += 1;
             }
             let from = at;
-            while at < end && is_atom(self.line[at]) {
+            let mut traits = 0;
+            while at < end && TRAITS[usize::from(self.line[at])] != 0 {
+                traits |= TRAITS[usize::from(self.line[at])];
                 at += 1;
             }
-            let mut to = at;
-            while to > from && matches!(self.line[to - 1], b'.' | b':' | b'-' | b'_') {
-                to -= 1;
-            }
-            if to > from {
-                self.atom(from, to);
+            if traits == DIGIT {
+                self.hole(Hole::NUMBER, from, at);
+            } else if traits & (DIGIT | MARK) != 0 {
+                let mut to = at;
+                while to > from && matches!(self.line[to - 1], b'.' | b':' | b'-' | b'_') {
+                    to -= 1;
+                }
+                if to > from {
+                    self.atom(from, to, traits);
+                }
             }
         }
     }
 
     /// A run without brackets: one value, or values joined by colons.
-    fn atom(&mut self, start: usize, end: usize) {
+    fn atom(&mut self, start: usize, end: usize, traits: u8) {
         if let Some(hole) = whole_value(&self.line[start..end]) {
             return self.hole(hole, start, end);
         }
+        if traits & JOINT == 0 {
+            return self.digit_runs(start, end);
+        }
         let mut from = start;
-        for at in start..=end {
-            if at == end || matches!(self.line[at], b':' | b'@') {
-                if at > from && (from, at) != (start, end) {
-                    match whole_value(&self.line[from..at]) {
-                        Some(hole) => self.hole(hole, from, at),
-                        None => self.digit_runs(from, at),
-                    }
-                } else if at > from {
-                    self.digit_runs(from, at);
+        while from < end {
+            let part = &self.line[from..end];
+            let len = part.iter().position(|b| matches!(b, b':' | b'@')).unwrap_or(part.len());
+            let part = &part[..len];
+            if part.iter().any(|b| TRAITS[usize::from(*b)] & (DIGIT | MARK) != 0) {
+                match whole_value(part) {
+                    Some(hole) if len < end - start => self.hole(hole, from, from + len),
+                    _ => self.digit_runs(from, from + len),
                 }
-                from = at + 1;
             }
+            from += len + 1;
         }
     }
 
@@ -332,24 +346,27 @@ impl<P: Pieces> Cutter<'_, P> {
     }
 }
 
-/// Bytes that values are made of; all others only stand between values.
-#[inline(always)]
-fn is_atom(byte: u8) -> bool {
-    ATOM[usize::from(byte)]
-}
-
-static ATOM: [bool; 256] = {
-    let mut table = [false; 256];
+/// What a byte says about the value it is part of; 0 for those that only stand between values.
+static TRAITS: [u8; 256] = {
+    let mut table = [0; 256];
     let mut byte = 0;
     while byte < 256 {
         let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric()
-            || b >= 0x80
-            || matches!(b, b'_' | b'.' | b':' | b'/' | b'\\' | b'-' | b'+' | b'@' | b'%' | b'~' | b'$');
+        table[byte] = match b {
+            b'0'..=b'9' => DIGIT,
+            b'.' | b'/' | b'\\' => MARK,
+            b':' | b'@' => JOINT,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'-' | b'+' | b'%' | b'~' | b'$' | 0x80.. => OTHER,
+            _ => 0,
+        };
         byte += 1;
     }
     table
 };
+const DIGIT: u8 = 1;
+const MARK: u8 = 2;
+const JOINT: u8 = 4;
+const OTHER: u8 = 8;
 
 /// The hole that a whole atom is, if it is one value.
 fn whole_value(atom: &[u8]) -> Option<Hole> {

@@ -16,8 +16,9 @@ pub struct Lanes {
     mark: Vec<u64>,
     /// Words of the bitmaps that belong to the line at hand.
     n_words: usize,
-    /// Start and end of each token.
-    pub bounds: Vec<(u32, u32)>,
+    /// Start and end of each token, `n_tokens` of them.
+    all_bounds: Vec<(u32, u32)>,
+    n_tokens: usize,
 }
 
 impl Lanes {
@@ -99,29 +100,41 @@ impl Lanes {
     }
 
     fn find_tokens(&mut self) {
-        self.bounds.clear();
+        // A token takes two bytes with the space after it, so this is room for all of them and no push has to check.
+        let n_most = self.n_words * 32 + 1;
+        if self.all_bounds.len() < n_most {
+            self.all_bounds.resize(n_most, (0, 0));
+        }
+        let bounds = &mut self.all_bounds[..n_most];
+        let mut n_tokens = 0;
         let mut before = 0; // 1 when the byte before this word belongs to a token
-        let mut start = 0;
         for (word, &space) in self.space[..self.n_words].iter().enumerate() {
             let token = !space;
             // A set bit is a first byte of a token or the first byte after one, in turn.
             let mut edges = token ^ ((token << 1) | before);
             let at = (word * 64) as u32;
             if before == 1 && edges != 0 {
-                self.bounds.push((start, at + edges.trailing_zeros()));
+                bounds[n_tokens].1 = at + edges.trailing_zeros();
+                n_tokens += 1;
                 edges &= edges - 1;
             }
             before = token >> 63;
             while edges != 0 {
-                start = at + edges.trailing_zeros();
+                let start = at + edges.trailing_zeros();
                 edges &= edges - 1;
-                if edges == 0 {
-                    break;
-                }
-                self.bounds.push((start, at + edges.trailing_zeros()));
-                edges &= edges - 1;
+                let end = at + edges.trailing_zeros(); // past the word when the token goes on in the next
+                bounds[n_tokens] = (start, end);
+                n_tokens += usize::from(edges != 0);
+                edges &= edges.wrapping_sub(1);
             }
         }
+        self.n_tokens = n_tokens;
+    }
+
+    /// Start and end of each token.
+    #[inline(always)]
+    pub fn bounds(&self) -> &[(u32, u32)] {
+        &self.all_bounds[..self.n_tokens]
     }
 }
 
@@ -214,7 +227,7 @@ mod tests {
                     _ => {}
                 }
             }
-            prop_assert_eq!(&lanes.bounds, &expected);
+            prop_assert_eq!(lanes.bounds(), expected.as_slice());
             for at in 0..=line.len() {
                 let digits = lanes.digits(at);
                 for ahead in 0..64 {

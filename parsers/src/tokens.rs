@@ -102,7 +102,9 @@ impl MaskedLine {
     fn read_with<const PARAMS: bool>(&mut self, line: &[u8]) {
         let line = &line[..cut_at(line, self.max_line_bytes)];
         self.len = line.len();
-        self.masker.find_user(line, &mut self.user);
+        if self.masker.has_user_masks() {
+            self.masker.find_user(line, &mut self.user);
+        }
         self.lanes.scan(line, &self.user.ranges);
         self.tokens.clear();
         self.ranges.clear();
@@ -112,11 +114,11 @@ impl MaskedLine {
         let mut before = 0;
         let mut sum = 0_u64;
         let mut skip_to = 0;
-        for bound in 0..self.lanes.bounds.len() {
+        for bound in 0..self.lanes.bounds().len() {
             if bound < skip_to {
                 continue;
             }
-            let (start, end) = self.lanes.bounds[bound];
+            let (start, end) = self.lanes.bounds()[bound];
             let (from, to) = (start as usize, end as usize);
             let within = low_bits(to - from);
             let digits = self.lanes.digits(from) & within;
@@ -157,7 +159,7 @@ impl MaskedLine {
                     continue;
                 }
             }
-            if self.tokens.len() + 1 == self.weights.len() && bound + 1 < self.lanes.bounds.len() {
+            if self.tokens.len() + 1 == self.weights.len() && bound + 1 < self.lanes.bounds().len() {
                 self.cut_tokens = true;
                 let rest = self.hasher.pure(REST);
                 sum = sum.wrapping_add(rest.wrapping_mul(self.weights[self.tokens.len()]));
@@ -179,7 +181,7 @@ impl MaskedLine {
     #[cold]
     fn is_gloss(&self, line: &[u8], bound: usize) -> bool {
         let token =
-            |bound: usize| self.lanes.bounds.get(bound).map(|&(start, end)| &line[start as usize..end as usize]);
+            |bound: usize| self.lanes.bounds().get(bound).map(|&(start, end)| &line[start as usize..end as usize]);
         let (Some([b'(', number @ ..]), Some([unit @ .., b')'])) = (token(bound), token(bound + 1)) else {
             return false;
         };

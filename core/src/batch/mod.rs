@@ -137,7 +137,7 @@ fn field(name: &str, data_type: DataType, nullable: Nullable) -> Field {
     Field::new(name, data_type, nullable == Nullable::Yes)
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Nullable {
     Yes,
     No,
