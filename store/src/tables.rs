@@ -69,8 +69,11 @@ impl TableProvider for RecordTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.schema();
-        let open: Arc<dyn ExecutionPlan> =
-            MemorySourceConfig::try_new_exec(&[self.0.open.clone()], Arc::clone(&schema), projection.cloned())?;
+        let open: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(
+            std::slice::from_ref(&self.0.open),
+            Arc::clone(&schema),
+            projection.cloned(),
+        )?;
         if self.0.closed.is_empty() {
             return Ok(open);
         }

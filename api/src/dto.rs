@@ -1,0 +1,395 @@
+//! The JSON that the API speaks, apart from the core types so that both can change on their own.
+//!
+//! Every moment is given twice: as RFC 3339 text for people and as nanoseconds since the epoch for programs.
+
+use std::collections::BTreeMap;
+
+use faultline_core::{Alert, Cause, Incident, Template, TemplateId};
+use faultline_store::{Line, rfc3339};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// One page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Page<T> {
+    /// The items, in order.
+    pub items: Vec<T>,
+    /// Pass it as `cursor` to get the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// An alert in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AlertItem {
+    /// Sixteen hexadecimal digits, the same in a replay.
+    #[schema(example = "5f0c2a9d4b1e7788")]
+    pub id: String,
+    /// Name of the detector.
+    pub detector: String,
+    /// Version of the fitted model, hexadecimal.
+    pub model_version: String,
+    /// Kind of telemetry, such as `logs`.
+    pub signal: String,
+    /// Stream of the session.
+    pub stream: String,
+    /// Session that behaved abnormally.
+    pub session: String,
+    /// Service that wrote the deciding record; empty where the source names none.
+    pub service: String,
+    /// `info`, `warning` or `critical`.
+    pub severity: &'static str,
+    /// `firing` or `resolved`.
+    pub state: &'static str,
+    /// Smallest p-value in the episode.
+    pub p_value: f64,
+    /// Raw score at that moment; comparable within one detector only.
+    pub score: f64,
+    /// When the episode began, event time.
+    pub start: String,
+    /// See `start`.
+    pub start_unix_nano: i64,
+    /// Latest abnormal record, event time.
+    pub end: String,
+    /// See `end`.
+    pub end_unix_nano: i64,
+    /// Abnormal windows folded into this alert.
+    pub n_windows: u64,
+    /// Why, in one sentence.
+    pub evidence: EvidenceSummary,
+    /// The incident it belongs to.
+    pub incident: Option<String>,
+    /// Where to go from here.
+    pub links: AlertLinks,
+}
+
+/// Why, in one sentence.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EvidenceSummary {
+    /// A sentence that a person can check against the records.
+    pub summary: String,
+}
+
+/// Where to go from an alert.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AlertLinks {
+    /// This alert with its evidence.
+    #[serde(rename = "self")]
+    pub this: String,
+    /// Its incident.
+    pub incident: Option<String>,
+}
+
+impl From<Alert> for AlertItem {
+    fn from(alert: Alert) -> Self {
+        let incident = alert.incident.map(|id| id.to_string());
+        let links = AlertLinks {
+            this: format!("/api/v1/alerts/{}", alert.id),
+            incident: incident.as_ref().map(|id| format!("/api/v1/incidents/{id}")),
+        };
+        Self {
+            id: alert.id.to_string(),
+            detector: alert.detector,
+            model_version: format!("{:016x}", alert.model_version),
+            signal: alert.signal,
+            stream: alert.stream,
+            session: alert.session,
+            service: alert.service,
+            severity: alert.severity.name(),
+            state: alert.state.name(),
+            p_value: alert.p_value,
+            score: alert.score,
+            start: rfc3339(alert.start_unix_nano),
+            start_unix_nano: alert.start_unix_nano,
+            end: rfc3339(alert.end_unix_nano),
+            end_unix_nano: alert.end_unix_nano,
+            n_windows: alert.n_windows,
+            evidence: EvidenceSummary { summary: alert.evidence.summary },
+            incident,
+            links,
+        }
+    }
+}
+
+/// An alert with everything that speaks for it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AlertDetail {
+    /// Sixteen hexadecimal digits, the same in a replay.
+    pub id: String,
+    /// Name of the detector.
+    pub detector: String,
+    /// Version of the fitted model, hexadecimal.
+    pub model_version: String,
+    /// Kind of telemetry, such as `logs`.
+    pub signal: String,
+    /// Stream of the session.
+    pub stream: String,
+    /// Session that behaved abnormally.
+    pub session: String,
+    /// Service that wrote the deciding record; empty where the source names none.
+    pub service: String,
+    /// `info`, `warning` or `critical`.
+    pub severity: &'static str,
+    /// `firing` or `resolved`.
+    pub state: &'static str,
+    /// Smallest p-value in the episode.
+    pub p_value: f64,
+    /// Raw score at that moment; comparable within one detector only.
+    pub score: f64,
+    /// When the episode began, event time.
+    pub start: String,
+    /// See `start`.
+    pub start_unix_nano: i64,
+    /// Latest abnormal record, event time.
+    pub end: String,
+    /// See `end`.
+    pub end_unix_nano: i64,
+    /// Abnormal windows folded into this alert.
+    pub n_windows: u64,
+    /// Expected against seen, with figures.
+    pub evidence: EvidenceDetail,
+    /// The raw lines, in order, the culprit among them.
+    pub lines: Vec<EvidenceLine>,
+    /// The incident it belongs to.
+    pub incident: Option<String>,
+    /// Where to go from here.
+    pub links: AlertLinks,
+}
+
+/// Expected against seen.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EvidenceDetail {
+    /// A sentence that a person can check against the records.
+    pub summary: String,
+    /// The template that was seen where the detector took offence.
+    pub seen: Option<TemplateRef>,
+    /// What was expected there instead, likeliest first.
+    pub expected: Vec<ExpectedTemplate>,
+    /// Record id of the line that decided the score.
+    pub culprit: Option<u64>,
+    /// Named figures behind the score.
+    pub figures: BTreeMap<String, f64>,
+}
+
+/// A template by id, with its text.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TemplateRef {
+    /// Its id, at most 53 bits.
+    pub template_id: u64,
+    /// Its text; null when the template is not known.
+    pub text: Option<String>,
+}
+
+/// A template that a detector expected.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExpectedTemplate {
+    /// Its id.
+    pub template_id: u64,
+    /// Its text; null when the template is not known.
+    pub text: Option<String>,
+    /// How likely the detector held it, 0 to 1.
+    pub probability: f64,
+}
+
+/// A raw line behind an alert.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EvidenceLine {
+    /// Its record id, as in the SQL table `logs`.
+    pub record_id: u64,
+    /// Event time.
+    pub time: String,
+    /// See `time`.
+    pub time_unix_nano: i64,
+    /// Service that wrote it; empty where the source names none.
+    pub service: String,
+    /// The line as it was received.
+    pub raw: String,
+    /// Its template.
+    pub template_id: Option<u64>,
+    /// Text of its template.
+    pub template: Option<String>,
+    /// Its trace.
+    pub trace_id: Option<String>,
+    /// Whether it decided the score.
+    pub culprit: bool,
+}
+
+impl AlertDetail {
+    /// The alert with its lines, template texts filled in from `templates`.
+    pub(crate) fn new(alert: Alert, lines: Vec<Line>, templates: &[Template]) -> Self {
+        let text = |id: TemplateId| templates.iter().find(|template| template.id == id).map(|t| t.text.clone());
+        let evidence = EvidenceDetail {
+            summary: alert.evidence.summary.clone(),
+            seen: alert.evidence.seen.map(|id| TemplateRef { template_id: id.0, text: text(id) }),
+            expected: (alert.evidence.expected.iter())
+                .map(|expected| ExpectedTemplate {
+                    template_id: expected.template.0,
+                    text: text(expected.template),
+                    probability: expected.probability,
+                })
+                .collect(),
+            culprit: alert.evidence.culprit,
+            figures: alert.evidence.figures.clone(),
+        };
+        let lines = lines.into_iter().map(|line| EvidenceLine {
+            record_id: line.record_id,
+            time: rfc3339(line.time_unix_nano),
+            time_unix_nano: line.time_unix_nano,
+            service: line.service,
+            raw: line.raw,
+            template_id: line.template_id.map(|id| id.0),
+            template: line.template_id.and_then(text),
+            trace_id: line.trace_id,
+            culprit: evidence.culprit == Some(line.record_id),
+        });
+        let lines = lines.collect();
+        let item = AlertItem::from(alert);
+        Self {
+            id: item.id,
+            detector: item.detector,
+            model_version: item.model_version,
+            signal: item.signal,
+            stream: item.stream,
+            session: item.session,
+            service: item.service,
+            severity: item.severity,
+            state: item.state,
+            p_value: item.p_value,
+            score: item.score,
+            start: item.start,
+            start_unix_nano: item.start_unix_nano,
+            end: item.end,
+            end_unix_nano: item.end_unix_nano,
+            n_windows: item.n_windows,
+            evidence,
+            lines,
+            incident: item.incident,
+            links: item.links,
+        }
+    }
+}
+
+/// Alerts that belong together, with suspects.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IncidentItem {
+    /// Sixteen hexadecimal digits, the same in a replay.
+    pub id: String,
+    /// Worst severity among its alerts.
+    pub severity: &'static str,
+    /// Whether any of its alerts still fires.
+    pub state: &'static str,
+    /// One sentence.
+    pub summary: String,
+    /// Earliest abnormal record, event time.
+    pub start: String,
+    /// See `start`.
+    pub start_unix_nano: i64,
+    /// Latest abnormal record, event time.
+    pub end: String,
+    /// See `end`.
+    pub end_unix_nano: i64,
+    /// Ids of its alerts, in order of their start.
+    pub alerts: Vec<String>,
+    /// Services with an alert in it.
+    pub services: Vec<String>,
+    /// Suspects, likeliest first.
+    pub causes: Vec<CauseItem>,
+    /// Where to go from here.
+    pub links: IncidentLinks,
+}
+
+/// One suspect.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CauseItem {
+    /// `service`, `operation`, `host`, `template` or `metric`.
+    #[schema(value_type = String)]
+    pub kind: faultline_core::CauseKind,
+    /// Its name.
+    pub name: String,
+    /// Ranking score; comparable within one incident only.
+    pub score: f64,
+    /// Share of the total score, 0 to 1.
+    pub confidence: f64,
+    /// Sentences a person can check.
+    pub evidence: Vec<String>,
+    /// The localizer that named it.
+    pub localizer: String,
+}
+
+/// Where to go from an incident.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IncidentLinks {
+    /// This incident.
+    #[serde(rename = "self")]
+    pub this: String,
+    /// Its alerts.
+    pub alerts: String,
+}
+
+impl From<Cause> for CauseItem {
+    fn from(cause: Cause) -> Self {
+        let Cause { kind, name, score, confidence, evidence, localizer } = cause;
+        Self { kind, name, score, confidence, evidence, localizer }
+    }
+}
+
+impl From<Incident> for IncidentItem {
+    fn from(incident: Incident) -> Self {
+        let links = IncidentLinks {
+            this: format!("/api/v1/incidents/{}", incident.id),
+            alerts: format!("/api/v1/alerts?incident={}", incident.id),
+        };
+        Self {
+            id: incident.id.to_string(),
+            severity: incident.severity.name(),
+            state: incident.state.name(),
+            summary: incident.summary,
+            start: rfc3339(incident.start_unix_nano),
+            start_unix_nano: incident.start_unix_nano,
+            end: rfc3339(incident.end_unix_nano),
+            end_unix_nano: incident.end_unix_nano,
+            alerts: incident.alerts.iter().map(ToString::to_string).collect(),
+            services: incident.services,
+            causes: incident.causes.into_iter().map(CauseItem::from).collect(),
+            links,
+        }
+    }
+}
+
+/// A log template.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TemplateItem {
+    /// Its id, at most 53 bits; `logs.template_id` in SQL.
+    pub id: u64,
+    /// The stream whose lines it describes.
+    pub stream: String,
+    /// Its text, with `<*>` or a typed placeholder for variable parts.
+    pub text: String,
+    /// Earlier texts, oldest first.
+    pub lineage: Vec<String>,
+    /// Lines that matched it.
+    pub count: u64,
+    /// First line, event time.
+    pub first_seen: String,
+    /// See `first_seen`.
+    pub first_seen_unix_nano: i64,
+    /// Latest line, event time.
+    pub last_seen: String,
+    /// See `last_seen`.
+    pub last_seen_unix_nano: i64,
+}
+
+impl From<Template> for TemplateItem {
+    fn from(template: Template) -> Self {
+        Self {
+            id: template.id.0,
+            stream: template.stream,
+            text: template.text,
+            lineage: template.lineage,
+            count: template.count,
+            first_seen: rfc3339(template.first_seen_unix_nano),
+            first_seen_unix_nano: template.first_seen_unix_nano,
+            last_seen: rfc3339(template.last_seen_unix_nano),
+            last_seen_unix_nano: template.last_seen_unix_nano,
+        }
+    }
+}
