@@ -13,6 +13,8 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::length::Length>(),
     Entry::of::<algorithms::ngram::Ngram>(),
     Entry::of::<algorithms::count_vector::CountVector>(),
+    Entry::of::<algorithms::logsed::LogSed>(),
+    Entry::of::<algorithms::deeplog::DeepLog>(),
 ];
 
 /// The entry called `name`.

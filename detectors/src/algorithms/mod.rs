@@ -2,6 +2,8 @@
 //! [`crate::registry::REGISTRY`]; a test fails for a file that has no line there.
 
 pub mod count_vector;
+pub mod deeplog;
 pub mod length;
+pub mod logsed;
 pub mod new_template;
 pub mod ngram;
