@@ -10,6 +10,7 @@ pub mod source;
 
 pub use error::IngestError;
 pub use source::{
+    describe_metrics,
     file::{FileBatch, FileFormat, FileReader, FileSource, FileStats, FilesConfig},
-    otlp::{GrpcConfig, HttpConfig, OtlpConfig, OtlpServers, describe_metrics},
+    otlp::{GrpcConfig, HttpConfig, OtlpConfig, OtlpServers},
 };

@@ -1,5 +1,6 @@
 //! The decoder against `prost` and `opentelemetry-proto`: any request, encoded by them as protobuf and as JSON, comes out as
 //! the rows that a plain walk over their structs expects.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
 
 use arrow::array::{Array, AsArray};
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -1,4 +1,5 @@
 //! What OTLP/JSON allows and other decoders lose, one by one; and what a record is rejected for.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
 
 use arrow::array::{Array, AsArray};
 use faultline_core::{Batch, LogBatch, MetricBatch, SpanBatch, batch::dict_value};

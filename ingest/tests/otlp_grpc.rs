@@ -1,4 +1,5 @@
 //! OTLP over gRPC, by the client of `opentelemetry-proto` and by hand-made calls.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! OTLP over HTTP, by a real client against the bound server.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
 
 mod common;
 

@@ -174,7 +174,7 @@ impl Metrics<'_> {
                 point.kind = "histogram";
                 point.count.get_or_insert(0);
                 let fits = lists.counts.len() == lists.bounds.len() + 1;
-                if !fits && !(lists.counts.is_empty() && lists.bounds.is_empty()) {
+                if !(fits || lists.counts.is_empty() && lists.bounds.is_empty()) {
                     let reason = "bucket_counts: must be one more than explicit_bounds, or both empty";
                     return Err(RecordError::Inconsistent(reason));
                 }

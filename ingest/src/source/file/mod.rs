@@ -11,14 +11,15 @@
 //! invalid UTF-8 is replaced and counted, over-long lines are cut and counted, a line that is not OTLP is a reject.
 //! Only a file that cannot be opened or read does.
 
+mod config;
 mod lines;
+mod source;
 
 use std::{
     collections::VecDeque,
     fs::File,
     io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
-    pin::pin,
     sync::Arc,
 };
 
@@ -26,80 +27,19 @@ use arrow::{
     array::StringArray,
     buffer::{Buffer, OffsetBuffer, ScalarBuffer},
 };
-use faultline_core::{
-    Ack, Batch, BoxFuture, Classified, Delivery, LogBatch, LogBatchBuilder, LogRecord, Outlet, Position, Reject,
-    Source, SourceError,
-};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use faultline_core::{Batch, LogBatch, LogBatchBuilder, LogRecord, Position, Reject};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::lines::Lines;
+pub use self::{
+    config::{FileFormat, FilesConfig},
+    source::FileSource,
+};
 use crate::{
     decode::{DecodeLimits, Decoder, Encoding, OtlpSignal},
     error::IngestError,
 };
-
-/// Section `ingest.files`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct FilesConfig {
-    /// Files to replay, one after the other; `-` is standard input. Default none.
-    pub paths: Vec<String>,
-    /// What a line is. Default `auto`: OTLP JSON when the name ends in `.json`, `.jsonl` or `.ndjson` and the start looks
-    /// like it, else text; sessions have to be asked for.
-    pub format: FileFormat,
-    /// `service.name` of the records of text and session files. Default: the file's name without its endings.
-    pub service_name: Option<String>,
-    /// Bytes kept of a line of text or sessions; the rest is cut off and counted. Default 1 MiB, at most 64 MiB.
-    pub max_line_bytes: usize,
-    /// Records to a batch. Default 4096, at most 65,536.
-    pub batch_records: usize,
-}
-
-impl Default for FilesConfig {
-    fn default() -> Self {
-        Self {
-            paths: Vec::new(),
-            format: FileFormat::Auto,
-            service_name: None,
-            max_line_bytes: 1 << 20,
-            batch_records: 4096,
-        }
-    }
-}
-
-impl FilesConfig {
-    /// Checks what types cannot.
-    ///
-    /// # Errors
-    /// Names the first key whose value cannot work.
-    pub fn validate(&self) -> Result<(), IngestError> {
-        let wrong = |key, reason: &str| Err(IngestError::Config { key, reason: reason.into() });
-        if !(1..=MAX_OTLP_LINE_BYTES).contains(&self.max_line_bytes) {
-            return wrong("ingest.files.max_line_bytes", "must be between 1 byte and 64 MiB");
-        }
-        if !(1..=65_536).contains(&self.batch_records) {
-            return wrong("ingest.files.batch_records", "must be between 1 and 65,536");
-        }
-        Ok(())
-    }
-}
-
-/// What a line of a file is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FileFormat {
-    /// By the name and the first bytes.
-    #[default]
-    Auto,
-    /// One record.
-    Text,
-    /// One `LogsData`, `TracesData` or `MetricsData`.
-    OtlpJson,
-    /// One session: event ids with spaces between them.
-    Sessions,
-}
 
 /// A line of OTLP JSON, and a `.json` document, may be as large as a request.
 const MAX_OTLP_LINE_BYTES: usize = 64 << 20;
@@ -490,91 +430,4 @@ fn otlp_batches(
         last.position.next = lines.offset();
     }
     Ok(n_rejected)
-}
-
-/// Replays files as a [`Source`].
-#[derive(Debug)]
-pub struct FileSource {
-    config: FilesConfig,
-}
-
-impl FileSource {
-    /// Over the files of `config`, in order.
-    #[must_use]
-    pub fn new(config: FilesConfig) -> Self {
-        Self { config }
-    }
-}
-
-/// Batches read ahead of the pipeline.
-const READ_AHEAD: usize = 2;
-
-impl Source for FileSource {
-    fn name(&self) -> &'static str {
-        "file"
-    }
-
-    fn run<'a>(
-        self: Box<Self>,
-        outlet: Arc<dyn Outlet>,
-        stop: BoxFuture<'a, ()>,
-    ) -> BoxFuture<'a, Result<(), SourceError>>
-    where
-        Self: 'a,
-    {
-        Box::pin(async move {
-            let (sender, mut batches) = tokio::sync::mpsc::channel(READ_AHEAD);
-            // A thread of its own, because standard input can block for ever and must not hold up a shutdown. It ends
-            // when the receiver is gone.
-            let config = self.config;
-            let failed = |operation: &str, domain, cause| SourceError {
-                name: "file".into(),
-                operation: operation.into(),
-                domain,
-                cause: Some(cause),
-            };
-            std::thread::Builder::new()
-                .name("file-source".into())
-                .spawn(move || {
-                    for path in &config.paths {
-                        let reader = match FileReader::open(path, &config) {
-                            Ok(reader) => reader,
-                            Err(error) => {
-                                let _ = sender.blocking_send(Err(error));
-                                return;
-                            }
-                        };
-                        for batch in reader {
-                            let is_last = batch.is_err();
-                            if sender.blocking_send(batch).is_err() || is_last {
-                                return;
-                            }
-                        }
-                    }
-                })
-                .map_err(|cause| {
-                    failed("starting the reader thread", faultline_core::Domain::External, Box::new(cause))
-                })?;
-            let mut stop = pin!(stop);
-            loop {
-                let batch = tokio::select! {
-                    () = &mut stop => return Ok(()),
-                    batch = batches.recv() => batch,
-                };
-                let FileBatch { batch, rejects, position } = match batch {
-                    None => return Ok(()),
-                    Some(Err(error)) => {
-                        return Err(failed("reading ingest.files.paths", error.domain(), Box::new(error)));
-                    }
-                    Some(Ok(batch)) => batch,
-                };
-                // The position is enough: a file can be read again.
-                let delivery = Delivery { batch, rejects, position, ack: Ack::ignored() };
-                tokio::select! {
-                    () = &mut stop => return Ok(()),
-                    sent = outlet.send(delivery) => if sent.is_err() { return Ok(()) },
-                }
-            }
-        })
-    }
 }

@@ -17,14 +17,19 @@ use super::{
     body::{Budget, Compression, collect, inflate},
     refusal::Refusal,
 };
-use crate::decode::{DecodeLimits, Decoded, Decoder, Encoding, OtlpSignal};
+use crate::{
+    decode::{DecodeLimits, Decoded, Decoder, Encoding, OtlpSignal},
+    source::counters,
+};
 
 /// Name of the source in positions.
 pub(super) const SOURCE: &str = "otlp";
 /// Grain of `max_inflight_bytes`.
 pub(super) const BYTES_PER_PERMIT: usize = 1024;
-/// Requests above this are inflated and decoded off the async threads.
+/// Requests above this are decoded off the async threads.
 const INLINE_BYTES: usize = 256 << 10;
+/// The same for compressed ones, which become larger.
+const INLINE_COMPRESSED_BYTES: usize = 32 << 10;
 /// Decoders kept for reuse.
 const MAX_IDLE_DECODERS: usize = 16;
 
@@ -126,8 +131,7 @@ impl Intake {
     }
 
     pub(super) fn count_refused_request(&self, transport: Transport, refusal: &Refusal) {
-        let labels = [("transport", transport.name()), ("reason", refusal.reason())];
-        metrics::counter!("faultline_receiver_refused_requests_total", &labels).increment(1);
+        counters::refused_request(transport.name(), refusal.reason());
         tracing::debug!(transport = transport.name(), %refusal, "OTLP request refused");
     }
 
@@ -146,7 +150,8 @@ impl Intake {
             .map_err(|_| Refusal::ReadTimeout)??;
         let (message, compression) = unframe(body)?;
         let received_unix_nano = now_unix_nano();
-        let (decoded, _budget) = if message.len() <= INLINE_BYTES {
+        let inline = if compression == Compression::None { INLINE_BYTES } else { INLINE_COMPRESSED_BYTES };
+        let (decoded, _budget) = if message.len() <= inline {
             self.decode(head, message, compression, budget, received_unix_nano)?
         } else {
             let intake = Arc::clone(self);
@@ -181,15 +186,11 @@ impl Intake {
         let n_records = batch.n_records() as u64;
         let response =
             ExportResponse { partial_success: partial_success(head.signal, n_records, n_rejected, &rejects) };
-        for (cap, n_capped) in caps.by_cap() {
-            if n_capped > 0 {
-                metrics::counter!("faultline_decode_capped_total", "cap" => cap).increment(n_capped);
-            }
-        }
+        counters::capped(&caps);
         if n_records == 0 && n_rejected == 0 {
             return Ok(response);
         }
-        count(REFUSED, head, n_rejected);
+        counters::refused(head.signal, head.transport.name(), n_rejected);
         let offset = self.n_records.fetch_add(n_records, Ordering::Relaxed);
         let position = Position { source: Arc::clone(&self.source), offset, next: offset + n_records };
         let (answer, answered) = oneshot::channel();
@@ -206,48 +207,10 @@ impl Intake {
             Err(OutletError::Full(_)) => Err(Refusal::Full),
             Err(OutletError::Closed(_)) => Err(Refusal::Stopping),
         };
-        count(if outcome.is_ok() { ACCEPTED } else { REFUSED }, head, n_records);
+        let count = if outcome.is_ok() { counters::accepted } else { counters::refused };
+        count(head.signal, head.transport.name(), n_records);
         outcome
     }
-}
-
-/// Counter names by signal.
-type Names = [&'static str; 3];
-const ACCEPTED: Names = [
-    "faultline_receiver_accepted_log_records_total",
-    "faultline_receiver_accepted_spans_total",
-    "faultline_receiver_accepted_metric_points_total",
-];
-const REFUSED: Names = [
-    "faultline_receiver_refused_log_records_total",
-    "faultline_receiver_refused_spans_total",
-    "faultline_receiver_refused_metric_points_total",
-];
-
-fn count(names: Names, head: Head, n_records: u64) {
-    let name = match head.signal {
-        OtlpSignal::Logs => names[0],
-        OtlpSignal::Traces => names[1],
-        OtlpSignal::Metrics => names[2],
-    };
-    metrics::counter!(name, "transport" => head.transport.name()).increment(n_records);
-}
-
-/// Describes the counters of the OTLP source to the installed recorder; call once at start.
-pub fn describe_metrics() {
-    for name in ACCEPTED {
-        metrics::describe_counter!(name, "Records that were received over OTLP and acknowledged.");
-    }
-    for name in REFUSED {
-        metrics::describe_counter!(
-            name,
-            "Records that were received over OTLP and not acknowledged, or rejected as bad."
-        );
-    }
-    let help = "OTLP requests that were refused as a whole, by reason.";
-    metrics::describe_counter!("faultline_receiver_refused_requests_total", help);
-    let help = "Times that a cap of ingest.otlp.limits cut, dropped or rejected something.";
-    metrics::describe_counter!("faultline_decode_capped_total", help);
 }
 
 fn partial_success(

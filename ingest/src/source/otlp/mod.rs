@@ -24,8 +24,6 @@ mod refusal;
 
 use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-pub use self::intake::describe_metrics;
-
 use faultline_core::{BoxFuture, Classified, Outlet, Source, SourceError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
