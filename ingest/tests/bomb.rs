@@ -1,7 +1,12 @@
 //! A frame of 32 KB that inflates to a gibibyte is refused on both transports, and memory stays bounded.
 //!
 //! Alone in its file, because it watches the peak of the whole process.
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    reason = "a test may panic; helpers take what tests hold"
+)]
 
 mod common;
 

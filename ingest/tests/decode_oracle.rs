@@ -1,6 +1,11 @@
 //! The decoder against `prost` and `opentelemetry-proto`: any request, encoded by them as protobuf and as JSON, comes out as
 //! the rows that a plain walk over their structs expects.
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    reason = "a test may panic; helpers take what tests hold"
+)]
 
 use arrow::array::{Array, AsArray};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -39,6 +44,11 @@ fn text() -> BoxedStrategy<String> {
 
 fn double() -> BoxedStrategy<f64> {
     any::<f64>().prop_filter("serde_json writes no other", |value| value.is_finite()).boxed()
+}
+
+/// For fields that are left out when they equal zero: `prost` takes -0.0 for zero, and the sign is gone.
+fn unsigned_zero() -> BoxedStrategy<f64> {
+    double().prop_map(|value| value + 0.0).boxed()
 }
 
 fn any_value() -> BoxedStrategy<AnyValue> {
@@ -233,18 +243,20 @@ fn metric() -> BoxedStrategy<Metric> {
             zero_threshold: 0.0,
         },
     );
-    let quantiles = vec((double(), double()).prop_map(|(quantile, value)| ValueAtQuantile { quantile, value }), 0..4);
-    let summary = (shared(), any::<u64>(), double(), quantiles).prop_map(|(shared, count, sum, quantile_values)| {
-        SummaryDataPoint {
-            attributes: shared.0,
-            start_time_unix_nano: shared.1,
-            time_unix_nano: shared.2,
-            flags: shared.3,
-            count,
-            sum,
-            quantile_values,
-        }
-    });
+    let quantiles =
+        vec((unsigned_zero(), unsigned_zero()).prop_map(|(quantile, value)| ValueAtQuantile { quantile, value }), 0..4);
+    let summary =
+        (shared(), any::<u64>(), unsigned_zero(), quantiles).prop_map(|(shared, count, sum, quantile_values)| {
+            SummaryDataPoint {
+                attributes: shared.0,
+                start_time_unix_nano: shared.1,
+                time_unix_nano: shared.2,
+                flags: shared.3,
+                count,
+                sum,
+                quantile_values,
+            }
+        });
     let data = prop_oneof![
         number().prop_map(|data_points| Data::Gauge(Gauge { data_points })),
         (number(), 0..3_i32, any::<bool>()).prop_map(|(data_points, aggregation_temporality, is_monotonic)| {

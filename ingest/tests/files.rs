@@ -1,5 +1,10 @@
 //! Replay of files and standard input: every format, every compression, every way a file can be bad.
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    reason = "a test may panic; helpers take what tests hold"
+)]
 
 use std::{
     io::{Cursor, Write},

@@ -1,5 +1,10 @@
 //! OTLP over gRPC, by the client of `opentelemetry-proto` and by hand-made calls.
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    reason = "a test may panic; helpers take what tests hold"
+)]
 
 mod common;
 

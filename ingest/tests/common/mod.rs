@@ -1,5 +1,10 @@
 //! A running pair of OTLP servers and the ways a pipeline can behave behind them.
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::type_complexity, reason = "a test may panic; helpers take what tests hold")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    reason = "a test may panic; helpers take what tests hold"
+)]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{

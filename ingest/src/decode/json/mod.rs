@@ -21,7 +21,10 @@ use base64::{
     alphabet::{STANDARD, URL_SAFE},
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use self::tables::{Field, Kind, LOGS, METRICS, TRACES, Table};
@@ -214,6 +217,19 @@ impl<'de> DeserializeSeed<'de> for FieldValue<'_, '_, 'de> {
                 Ok(())
             }
             Kind::Record(_) => deserializer.deserialize_any(IgnoredAny).map(drop),
+            Kind::Double => {
+                let text = <&'de RawValue>::deserialize(deserializer)?.get();
+                let scalar = Scalar { field, cx };
+                let value = match text.as_bytes() {
+                    b"null" => return Ok(()),
+                    // An escape in it, and it is none of the three names.
+                    [b'"', inner @ .., b'"'] => std::str::from_utf8(inner).ok().and_then(double),
+                    _ => double(text),
+                };
+                let value = value.ok_or_else(|| scalar.wrong("not a number"))?;
+                scalar.fixed64(value.to_bits());
+                Ok(())
+            }
             _ => deserializer.deserialize_any(Scalar { field, cx }),
         }
     }
@@ -312,11 +328,6 @@ impl Scalar<'_, '_, '_> {
             Kind::SFixed64 | Kind::Int64 => i128::from(i64::MIN)..=i128::from(i64::MAX),
             Kind::Fixed32 | Kind::UInt32 => 0..=i128::from(u32::MAX),
             Kind::SInt32 | Kind::Enum => i128::from(i32::MIN)..=i128::from(i32::MAX),
-            Kind::Double => {
-                #[allow(clippy::cast_precision_loss, reason = "a double was asked for")]
-                self.fixed64((value as f64).to_bits());
-                return Ok(());
-            }
             _ => return Err(self.wrong("does not take a number")),
         };
         if !range.contains(&value) {
@@ -347,7 +358,6 @@ impl Visitor<'_> for Scalar<'_, '_, '_> {
             Kind::Base64 => "a base64 string",
             Kind::HexId => "a hexadecimal string",
             Kind::Bool => "true or false",
-            Kind::Double => "a number",
             Kind::Enum => "an integer (names are not valid in OTLP)",
             _ => "an integer or a string of digits",
         };
@@ -375,10 +385,6 @@ impl Visitor<'_> for Scalar<'_, '_, '_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        if self.field.kind == Kind::Double {
-            self.fixed64(value.to_bits());
-            return Ok(());
-        }
         // `1e3` and `5.0` are integers in JSON.
         if value.fract() != 0.0 || value.abs() >= 2_f64.powi(64) {
             return Err(self.wrong(format_args!("{value} is not an integer")));
@@ -397,10 +403,6 @@ impl Visitor<'_> for Scalar<'_, '_, '_> {
             Kind::Base64 => {
                 let bytes = from_base64(text).ok_or_else(|| self.wrong("not base64"))?;
                 self.bytes(&bytes);
-            }
-            Kind::Double => {
-                let value = double(text).ok_or_else(|| self.wrong("not a number"))?;
-                self.fixed64(value.to_bits());
             }
             Kind::Bool => return Err(self.wrong("must be true or false")),
             Kind::Enum => return Err(self.wrong("must be an integer; names are not valid in OTLP")),
@@ -429,12 +431,16 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
     GeneralPurpose::new(&alphabet, LENIENT).decode(text).ok()
 }
 
+/// A number or one of the three names. The standard library reads a decimal to the nearest double; `serde_json` may miss
+/// it by one bit.
 fn double(text: &str) -> Option<f64> {
     match text {
         "NaN" => Some(f64::NAN),
         "Infinity" => Some(f64::INFINITY),
         "-Infinity" => Some(f64::NEG_INFINITY),
-        _ if text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) => text.parse().ok(),
+        _ if text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) => {
+            text.parse().ok().filter(|value: &f64| value.is_finite())
+        }
         _ => None,
     }
 }
