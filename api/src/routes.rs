@@ -1,6 +1,7 @@
 //! Reading alerts, incidents and templates, and SQL over everything.
 //!
 //! Handlers check the request, call one method of the store on a blocking thread and shape the answer.
+#![allow(unused_qualifications, reason = "the code that utoipa writes for query parameters")]
 
 use axum::{
     Json,

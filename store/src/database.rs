@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use faultline_core::{Alert, Incident, Template};
+use faultline_core::{Alert, Incident, IncidentId, Template};
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 use serde::Serialize;
 
@@ -218,6 +218,17 @@ impl Database {
         self.write("write alerts and incidents", |transaction| {
             put_alerts(transaction, alerts)?;
             put_incidents(transaction, incidents)
+        })
+    }
+
+    /// Takes incidents out that another one has absorbed.
+    pub(crate) fn remove_incidents(&self, ids: &[IncidentId]) -> Result<(), StoreError> {
+        self.write("remove incidents", |transaction| {
+            let mut statement = transaction.prepare_cached("DELETE FROM incidents WHERE id = ?1")?;
+            for id in ids {
+                statement.execute([id.to_string()])?;
+            }
+            Ok(())
         })
     }
 }

@@ -261,6 +261,14 @@ impl Store {
         if alerts.is_empty() && incidents.is_empty() { Ok(()) } else { self.0.database.put(alerts, incidents) }
     }
 
+    /// Takes incidents out that another one has absorbed; their alerts are linked to that one by [`Store::publish`].
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has been removed then.
+    pub fn remove_incidents(&self, ids: &[IncidentId]) -> Result<(), StoreError> {
+        if ids.is_empty() { Ok(()) } else { self.0.database.remove_incidents(ids) }
+    }
+
     /// One page of alerts, latest start first, then by id.
     ///
     /// # Errors
@@ -338,6 +346,19 @@ impl Store {
         metrics::counter!("faultline_queries_total", "outcome" => outcome).increment(1);
         metrics::histogram!("faultline_query_duration_seconds").record(begin.elapsed().as_secs_f64());
         result
+    }
+}
+
+impl Drop for Inner {
+    /// Whoever forgets [`Store::close`] keeps the records all the same; only an error goes unreported but in the log.
+    fn drop(&mut self) {
+        if self.access == Access::ReadWrite {
+            for table in [&self.logs, &self.spans, &self.metrics] {
+                if let Err(error) = lock(table).close() {
+                    tracing::error!(%error, "records of an open segment are lost: it could not be written at shutdown");
+                }
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arrow::datatypes::SchemaRef;
+use arrow::{datatypes::SchemaRef, error::ArrowError};
 use datafusion::{
     catalog::{TableProvider, streaming::StreamingTable},
     common::DataFusionError,
@@ -235,6 +235,15 @@ fn classify(error: DataFusionError, limits: Limits) -> StoreError {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => {
             StoreError::QueryMemory { limit_bytes: limits.memory_bytes, source: Box::new(error) }
+        }
+        // Decoding a damaged page fails inside Arrow; a failed cast or a division by zero, also Arrow's, is the query's.
+        DataFusionError::ArrowError(inner, _)
+            if matches!(
+                **inner,
+                ArrowError::ParquetError(_) | ArrowError::IoError(..) | ArrowError::ExternalError(_)
+            ) =>
+        {
+            StoreError::Engine { source: Box::new(error) }
         }
         DataFusionError::IoError(_)
         | DataFusionError::ObjectStore(_)

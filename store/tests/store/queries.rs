@@ -156,6 +156,8 @@ fn only_reading_statements_are_accepted() {
         "SELEC 1".into(),
         "SELECT nothing FROM logs".into(),
         "SELECT * FROM nothing".into(),
+        "SELECT 1 / (record_id - record_id) FROM logs".into(),
+        "SELECT CAST(body AS BIGINT) FROM logs".into(),
         String::new(),
     ] {
         let error = store.query(&sql).err().unwrap_or_else(|| panic!("{sql} was accepted"));
@@ -202,16 +204,17 @@ fn answers_are_cut_at_the_row_and_byte_limits_and_say_so() {
 #[test]
 fn a_query_beyond_its_time_or_memory_is_stopped() {
     let dir = tempfile::tempdir().expect("a directory");
-    let config = StoreConfig { query_timeout_ms: 200, query_memory_bytes: 1 << 20, ..StoreConfig::default() };
+    let config = StoreConfig { query_timeout_ms: 200, ..StoreConfig::default() };
     let store = Store::open(dir.path(), config).expect("opens");
-    let endless = "SELECT sum(a.value * b.value) FROM generate_series(1, 10000000) a, generate_series(1, 100000) b";
-    let error = store.query(endless).expect_err("too slow or too large");
-    assert!(matches!(error, StoreError::QueryTimeout { limit_ms: 200 } | StoreError::QueryMemory { .. }), "{error:?}");
-    let slow = "SELECT count(*) FROM generate_series(1, 100000000000) WHERE value % 7 = 8";
-    let error = store.query(slow).expect_err("too slow");
-    assert!(matches!(error, StoreError::QueryTimeout { limit_ms: 200 }), "{error:?}");
-    let config = StoreConfig { query_memory_bytes: 1 << 20, ..StoreConfig::default() };
+    for endless in [
+        "SELECT count(*) FROM generate_series(1, 100000000000) WHERE value % 7 = 8",
+        "SELECT sum(a.value * b.value) FROM generate_series(1, 10000) a, generate_series(1, 100000000) b",
+    ] {
+        let error = store.query(endless).expect_err("too slow");
+        assert!(matches!(error, StoreError::QueryTimeout { limit_ms: 200 }), "{error:?}");
+    }
     drop(store);
+    let config = StoreConfig { query_memory_bytes: 1 << 20, ..StoreConfig::default() };
     let store = Store::open(dir.path(), config).expect("opens");
     let large = "SELECT value FROM generate_series(1, 10000000) GROUP BY value ORDER BY value";
     let error = store.query(large).expect_err("too large");

@@ -26,6 +26,17 @@ fn record_ids_and_records_continue_after_a_restart() {
 }
 
 #[test]
+fn a_store_that_is_dropped_unclosed_has_written_its_records() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    store.append(&logs(1, 10)).expect("taken");
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(one(&store, "SELECT count(*) FROM logs"), json!(10));
+    assert!(store.next_record_id() > 10);
+}
+
+#[test]
 fn a_crash_leaves_no_temporary_file_and_no_id_is_given_out_twice() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = open(dir.path());
