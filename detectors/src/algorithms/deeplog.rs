@@ -333,8 +333,8 @@ fn examples_of(config: &Config, vocabulary: &Vocabulary, windows: &[&LogWindow<'
             }
         }
     }
-    let mut contexts: Vec<(u64, Box<[Symbol]>, BTreeMap<Symbol, u64>)> =
-        counts.into_iter().map(|(context, next)| (next.values().sum(), context, next)).collect();
+    let mut contexts: Vec<_> =
+        counts.into_iter().map(|(context, next)| (next.values().sum::<u64>(), context, next)).collect();
     contexts.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     contexts.truncate(config.max_contexts);
     let mut examples = Examples { contexts: Vec::new(), next: Vec::new() };
