@@ -29,7 +29,7 @@ pub struct Config {
     /// When a score becomes an alert.
     pub alerting: AlertConfig,
     /// When alerts become one incident.
-    pub correlation: RcaConfig,
+    pub rca: RcaConfig,
     /// Where records, alerts and incidents are kept.
     pub storage: StoreConfig,
     /// The REST interface.
@@ -367,7 +367,8 @@ fn collect_reference(
             collect_reference(property, root, default, &key, rows);
         } else {
             let text = property.get("description").or_else(|| resolve(property, root).get("description"));
-            let text = text.and_then(Value::as_str).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+            let text =
+                text.and_then(Value::as_str).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
             rows.push((key, text, default.to_string()));
         }
     }

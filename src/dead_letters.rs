@@ -33,7 +33,8 @@ impl DeadLetters {
         if rejects.is_empty() {
             return;
         }
-        metrics::counter!("faultline_dead_letters_total", "source" => source.to_owned()).increment(rejects.len() as u64);
+        metrics::counter!("faultline_dead_letters_total", "source" => source.to_owned())
+            .increment(rejects.len() as u64);
         if let Err(error) = self.write(source, rejects) {
             metrics::counter!("faultline_dead_letters_lost_total").increment(rejects.len() as u64);
             tracing::error!(error = &error as &dyn std::error::Error, folder = %self.folder.display(), "could not keep dead letters");

@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     };
     logging::init(cli.log_format, default_level);
     let result = match cli.command {
-        Command::Run(args) => commands::run::run(args),
+        Command::Run(args) => commands::run::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Fit(args) => commands::fit::run(&args),

@@ -21,10 +21,13 @@ use std::{
 
 use anyhow::Context;
 use faultline_core::{
-    Alert, Batch, BoxFuture, Delivery, Incident, IncidentId, Outlet, OutletError, Parser, RecordId, Sink,
-    SpanBatch, Template,
+    Alert, Batch, BoxFuture, Delivery, Incident, IncidentId, Outlet, OutletError, Parser, RecordId, Sink, SpanBatch,
+    Template,
 };
-use faultline_detectors::{lifecycle::{Monitor, MonitorEvent}, windowing::Windower};
+use faultline_detectors::{
+    lifecycle::{Monitor, MonitorEvent},
+    windowing::Windower,
+};
 use faultline_parsers::LogParser;
 use faultline_rca::{Correlator, Update};
 use faultline_store::Store;
@@ -55,8 +58,6 @@ pub struct Pipeline {
 pub struct Progress {
     /// Records accepted at station 3.
     pub n_records: AtomicU64,
-    /// Of these, log records parsed at station 4.
-    pub n_logs: AtomicU64,
     /// Alerts raised at station 8.
     pub n_alerts: AtomicU64,
     /// Share of the warm-up that is done, in thousandths.
@@ -121,6 +122,8 @@ struct Parsed {
 struct Finding {
     spans: Option<SpanBatch>,
     alerts: Vec<Alert>,
+    /// Event time up to which the log records are complete.
+    watermark_unix_nano: i64,
 }
 
 /// What station 10 publishes.
@@ -145,7 +148,7 @@ impl Pipeline {
     pub fn start(config: &Config, store: &Store, monitor: Monitor, sinks: Vec<Box<dyn Sink>>) -> anyhow::Result<Self> {
         let parser = LogParser::new(config.parser.clone())?;
         let windower = Windower::new(config.windowing.clone())?;
-        let correlator = Correlator::new(config.correlation.clone())?;
+        let correlator = Correlator::new(config.rca.clone())?;
         let progress = Arc::new(Progress::default());
         let first_record = store.next_record_id();
         let dead_letters = DeadLetters::new(store.dir());
@@ -256,7 +259,7 @@ fn keep(parsed: &Receiver<Parsed>, to_detect: &Sender<Batch>, store: &Store) -> 
     store.close().context("closing the last segments")
 }
 
-fn report_failed_write(what: &'static str, error: &dyn std::error::Error) {
+fn report_failed_write(what: &'static str, error: &(dyn std::error::Error + 'static)) {
     metrics::counter!("faultline_store_failed_writes_total", "what" => what).increment(1);
     tracing::error!(what, error, "could not write to the store; records go on to detection but are not kept");
 }
@@ -293,14 +296,12 @@ fn detect(
             None => break,
         }
         let alerts = judge(&mut windower, &mut monitor, last_record, progress);
-        if spans.is_some() || !alerts.is_empty() {
-            to_localize.send(Finding { spans, alerts })?;
-        }
+        to_localize.send(Finding { spans, alerts, watermark_unix_nano: windower.watermark_unix_nano() })?;
     }
     windower.finish();
     let mut alerts = judge(&mut windower, &mut monitor, last_record, progress);
     alerts.extend(monitor.finish());
-    to_localize.send(Finding { spans: None, alerts })
+    to_localize.send(Finding { spans: None, alerts, watermark_unix_nano: windower.watermark_unix_nano() })
 }
 
 /// One round of stations 6 to 8 over the sessions with news.
@@ -328,10 +329,11 @@ fn localize(
     to_publish: &Sender<Publication>,
     mut correlator: Correlator,
 ) -> anyhow::Result<()> {
-    while let Some(Finding { spans, alerts }) = findings.recv() {
+    while let Some(Finding { spans, alerts, watermark_unix_nano }) = findings.recv() {
         if let Some(spans) = &spans {
             correlator.observe(spans);
         }
+        correlator.advance_to(watermark_unix_nano);
         let update = correlator.update(&alerts);
         to_publish.send(Publication::new(alerts, update))?;
     }
@@ -339,11 +341,7 @@ fn localize(
 }
 
 /// Station 10: alerts and incidents to the database, then to everyone who listens.
-fn publish(
-    publications: &Receiver<Publication>,
-    store: &Store,
-    mut sinks: Vec<Box<dyn Sink>>,
-) -> anyhow::Result<()> {
+fn publish(publications: &Receiver<Publication>, store: &Store, mut sinks: Vec<Box<dyn Sink>>) -> anyhow::Result<()> {
     while let Some(Publication { alerts, incidents, absorbed }) = publications.recv() {
         if alerts.is_empty() && incidents.is_empty() {
             continue;

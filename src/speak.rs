@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use faultline_simulator::{Attribute, SimLog, SimSpan, Telemetry, Value};
+use faultline_simulator::{SimLog, SimSpan, Telemetry, Value, telemetry::Attribute};
 use opentelemetry_proto::tonic::{
     collector::{
         logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},

@@ -44,9 +44,9 @@ fn dependencies() -> BTreeMap<String, Vec<(String, bool)>> {
         .iter()
         .map(|package| {
             let edges = package["dependencies"].as_array().expect("dependencies");
-            let edges = edges.iter().map(|edge| {
-                (edge["name"].as_str().expect("a name").to_owned(), edge["kind"].as_str() == Some("dev"))
-            });
+            let edges = edges
+                .iter()
+                .map(|edge| (edge["name"].as_str().expect("a name").to_owned(), edge["kind"].as_str() == Some("dev")));
             (package["name"].as_str().expect("a name").to_owned(), edges.collect())
         })
         .collect()
@@ -90,7 +90,7 @@ fn compute_crates_do_no_io() {
 #[test]
 fn every_detector_file_is_in_the_registry() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("detectors/src/algorithms");
-    let registered: Vec<&str> = faultline_detectors::REGISTRY.iter().map(|entry| entry.name()).collect();
+    let registered: Vec<&str> = faultline_detectors::REGISTRY.iter().map(|entry| entry.name).collect();
     let mut n_files = 0;
     for entry in std::fs::read_dir(folder).expect("the folder of detectors") {
         let path = entry.expect("readable").path();

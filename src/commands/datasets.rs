@@ -52,8 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             println!("{name} is in {}", root.display());
         }
         Command::Import { path, name } => {
-            let imported =
-                import::import(path, name.as_deref(), &locator.cache, &mut |progress| bar.show(progress))?;
+            let imported = import::import(path, name.as_deref(), &locator.cache, &mut |progress| bar.show(progress))?;
             println!("{} is in {}", imported.dataset.name, imported.root.display());
             for holding in &imported.holdings {
                 println!("  {} × {}, such as {}", holding.n_files, holding.kind.describe(), holding.example.display());

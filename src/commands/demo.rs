@@ -101,7 +101,11 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
     let now_ns = || u64::try_from(epoch.elapsed().unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
     let mut shop = Simulation::new(&shop::config(), args.seed)?;
     let mut speaker = Speaker::connect(otlp, epoch_ns).await?;
-    say(format!("a web shop of {} services sends the last {} minutes of its telemetry", shop.services().count(), args.past));
+    say(format!(
+        "a web shop of {} services sends the last {} minutes of its telemetry",
+        shop.services().count(),
+        args.past
+    ));
     let mut at_ns = 0;
     while at_ns < now_ns() {
         at_ns = (at_ns + 2_000_000_000).min(now_ns());
@@ -141,9 +145,10 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
     let verdict = loop {
         tokio::time::sleep(SHIP).await;
         speaker.send(&shop.advance_to(now_ns())).await?;
-        let found = news.try_iter().flat_map(|news| news.incidents).find(|incident| {
-            incident.causes.first().is_some_and(|cause| cause.name == args.service)
-        });
+        let found = news
+            .try_iter()
+            .flat_map(|news| news.incidents)
+            .find(|incident| incident.causes.first().is_some_and(|cause| cause.name == args.service));
         if let Some(incident) = found {
             break Some((incident, injected.elapsed()));
         }
@@ -177,7 +182,13 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
 fn print_incident(incident: &Incident, service: &Service, address: std::net::SocketAddr) -> anyhow::Result<()> {
     println!("          {}", incident.summary);
     for (rank, cause) in incident.causes.iter().take(3).enumerate() {
-        println!("          {}. {} (confidence {:.0} %, by {})", rank + 1, cause.name, 100.0 * cause.confidence, cause.localizer);
+        println!(
+            "          {}. {} (confidence {:.0} %, by {})",
+            rank + 1,
+            cause.name,
+            100.0 * cause.confidence,
+            cause.localizer
+        );
         for line in &cause.evidence {
             println!("               {line}");
         }
@@ -185,7 +196,10 @@ fn print_incident(incident: &Incident, service: &Service, address: std::net::Soc
     println!("          {} alerts in {}", incident.alerts.len(), incident.services.join(", "));
     for id in incident.alerts.iter().take(2) {
         let Some(alert) = service.store.alert(*id)? else { continue };
-        println!("          alert {} by {} (p = {:.1e}): {}", alert.id, alert.detector, alert.p_value, alert.evidence.summary);
+        println!(
+            "          alert {} by {} (p = {:.1e}): {}",
+            alert.id, alert.detector, alert.p_value, alert.evidence.summary
+        );
         let culprit: Vec<_> = alert.evidence.culprit.into_iter().collect();
         for line in service.store.lines(&culprit)? {
             println!("               {} | {}", line.service, line.raw);

@@ -52,7 +52,8 @@ fn print_keys(entry: &Entry) {
     println!("\n{:14} configuration, under detection.detectors.{}:", "", entry.name);
     let properties = schema["properties"].as_object().cloned().unwrap_or_default();
     for (key, property) in properties {
-        let text = property["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text =
+            property["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
         println!("{:14}   {key} = {}  {text}", "", defaults[&key]);
     }
 }

@@ -65,7 +65,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
             MonitorEvent::FitFailed { detector, reason } => eprintln!("{detector}: not fitted: {reason}"),
             MonitorEvent::WarmUpRestarted => {
-                let message = format!("{}: nothing could be fitted to {} records", args.file.display(), next_record - 1);
+                let message =
+                    format!("{}: nothing could be fitted to {} records", args.file.display(), next_record - 1);
                 return Err(Exit::new(exit::UNAVAILABLE, message).into());
             }
             MonitorEvent::Sidelined { detector, reason } => eprintln!("{detector}: sidelined: {reason}"),

@@ -34,9 +34,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let message = format!("no data directory at {}: give it with --data-dir", args.data_dir.display());
         return Err(Exit::new(exit::UNAVAILABLE, message).into());
     }
-    let store = Store::open_read_only(&args.data_dir, StoreConfig::default())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(store.query(&args.sql))?;
+    let store = Store::open_for_reading(&args.data_dir, StoreConfig::default())?;
+    let result = store.query(&args.sql)?;
     match args.format {
         Format::Json => println!("{}", serde_json::to_string(&result)?),
         Format::Table => print_table(&result),

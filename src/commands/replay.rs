@@ -122,11 +122,10 @@ pub fn replay(config: &Config, file: &Path, data_dir: &Path, models: Option<&Pat
     let mut storage = config.storage.clone();
     // Judging a replay asks the store for every session at once.
     storage.query_max_rows = usize::MAX / 2;
-    let store = Store::open(data_dir, storage)
-        .with_context(|| format!("opening the data directory {}", data_dir.display()))?;
+    let store =
+        Store::open(data_dir, storage).with_context(|| format!("opening the data directory {}", data_dir.display()))?;
     let published = Published::default();
-    let pipeline =
-        Pipeline::start(config, &store, monitor(config, models)?, vec![Box::new(published.clone())])?;
+    let pipeline = Pipeline::start(config, &store, monitor(config, models)?, vec![Box::new(published.clone())])?;
     let progress = pipeline.progress();
     let bar = progress::lines(&file.display().to_string());
 
@@ -220,7 +219,9 @@ fn judged_sessions(replayed: &Replayed, labels: &SessionLabels) -> anyhow::Resul
     let mut judged = Vec::new();
     for row in &rows {
         let (Some(session), Some(first)) = (row[0].as_str(), row[1].as_u64()) else { continue };
-        if first > last_warm_up && let Some(label) = labels.get(session) {
+        if first > last_warm_up
+            && let Some(label) = labels.get(session)
+        {
             judged.push((session.to_owned(), label));
         }
     }
@@ -288,7 +289,14 @@ fn print_text(replayed: &Replayed, judgement: Option<&Judgement>) -> anyhow::Res
         None => {}
     }
     for alert in replayed.alerts.iter().take(SHOWN) {
-        println!("\n{} {} by {} on {} (p = {:.1e})", alert.id, alert.severity.name(), alert.detector, alert.session, alert.p_value);
+        println!(
+            "\n{} {} by {} on {} (p = {:.1e})",
+            alert.id,
+            alert.severity.name(),
+            alert.detector,
+            alert.session,
+            alert.p_value
+        );
         println!("  {}", alert.evidence.summary);
         for line in replayed.store.lines(&alert.evidence.records)? {
             let mark = if alert.evidence.culprit == Some(line.record_id) { '>' } else { ' ' };
@@ -299,7 +307,10 @@ fn print_text(replayed: &Replayed, judgement: Option<&Judgement>) -> anyhow::Res
         println!("\n... and {} more; --json prints all, --data-dir keeps them", replayed.alerts.len() - SHOWN);
     }
     if let Some(judgement) = judgement {
-        println!("\n{:16} {:>8} {:>8} {:>9} {:>7} {:>7}", "detector", "alerts", judgement.unit, "precision", "recall", "F1");
+        println!(
+            "\n{:16} {:>8} {:>8} {:>9} {:>7} {:>7}",
+            "detector", "alerts", judgement.unit, "precision", "recall", "F1"
+        );
         for (name, verdict) in &judgement.detectors {
             let share = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.3}"));
             let counts = &verdict.counts;
@@ -326,7 +337,10 @@ fn count(store: &Store, table: &str) -> anyhow::Result<Value> {
 
 /// Collects what is published, the latest state of each alert and incident.
 #[derive(Clone, Default)]
-struct Published(Arc<Mutex<(BTreeMap<AlertId, Alert>, BTreeMap<IncidentId, Incident>)>>);
+struct Published(Arc<Mutex<Latest>>);
+
+/// The latest state of each.
+type Latest = (BTreeMap<AlertId, Alert>, BTreeMap<IncidentId, Incident>);
 
 impl Published {
     fn take(&self) -> (Vec<Alert>, Vec<Incident>) {

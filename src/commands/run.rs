@@ -33,7 +33,7 @@ pub struct Args {
     models: Option<PathBuf>,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.config.load()?;
     let monitor = monitor(&config, args.models.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -79,7 +79,7 @@ pub struct Service {
     pub pipeline: Pipeline,
     stop: watch::Sender<bool>,
     receivers: tokio::task::JoinHandle<anyhow::Result<()>>,
-    api: tokio::task::JoinHandle<std::io::Result<()>>,
+    api: tokio::task::JoinHandle<Result<(), faultline_api::ApiError>>,
 }
 
 impl Service {
@@ -97,11 +97,8 @@ impl Service {
         let listener = TcpListener::bind(&config.api.endpoint).await.map_err(|error| {
             Exit::new(exit::UNAVAILABLE, format!("cannot listen on api.endpoint {}: {error}", config.api.endpoint))
         })?;
-        let addresses = Addresses {
-            api: listener.local_addr()?,
-            otlp_grpc: servers.grpc_addr(),
-            otlp_http: servers.http_addr(),
-        };
+        let addresses =
+            Addresses { api: listener.local_addr()?, otlp_grpc: servers.grpc_addr(), otlp_http: servers.http_addr() };
         if !addresses.api.ip().is_loopback() {
             tracing::warn!(address = %addresses.api, "api.endpoint lets others read everything: there is no authentication yet");
         }

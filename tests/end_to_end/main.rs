@@ -1,5 +1,7 @@
 //! The binary as its users meet it: real processes, real sockets, real clients.
 
+#![allow(clippy::disallowed_methods, reason = "tests of real processes watch the clock to give up")]
+
 mod command_line;
 mod data;
 mod python_client;

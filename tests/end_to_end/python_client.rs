@@ -16,7 +16,15 @@ fn python() -> Option<String> {
 fn send_and_find(test: &str, transport: &str) {
     let Some(python) = python() else { return skipped(test, "no Python with opentelemetry-exporter-otlp") };
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let service = Service::start(dir.path(), &["detection.warm_up.sessions=50", "windowing.gap_ms=500"]);
+    let service = Service::start(
+        dir.path(),
+        &[
+            "detection.warm_up.records=150",
+            "windowing.session_gap_ms=500",
+            "windowing.allowed_lateness_ms=100",
+            "alerting.significance=0.05",
+        ],
+    );
     let endpoint = if transport == "grpc" { service.otlp_grpc } else { service.otlp_http };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/otel_client.py");
     let output = Command::new(python).arg(script).args([transport, &endpoint.to_string()]).output().expect("runs");

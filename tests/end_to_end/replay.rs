@@ -42,7 +42,8 @@ fn hdfs_like(n: u64, odd: u64) -> (String, String) {
         } else {
             writeln!(log, "{time} 9 INFO dfs.DataNode$PacketResponder: PacketResponder 1 for block blk_{block}00{block} terminating").expect("to a string");
         }
-        writeln!(labels, "blk_{block}00{block},{}", if block == odd { "Anomaly" } else { "Normal" }).expect("to a string");
+        writeln!(labels, "blk_{block}00{block},{}", if block == odd { "Anomaly" } else { "Normal" })
+            .expect("to a string");
     }
     (log, labels)
 }
@@ -81,7 +82,8 @@ fn broken_lines_become_templates_and_nothing_is_lost() {
     let path = dir.path().join("hdfs.log");
     std::fs::write(&path, &log).expect("writable");
     let data_dir = dir.path().join("data");
-    let lines = json_lines(&replay(&["--preset", "hdfs", "--json", "--data-dir", data_dir.to_str().expect("UTF-8")], &path));
+    let lines =
+        json_lines(&replay(&["--preset", "hdfs", "--json", "--data-dir", data_dir.to_str().expect("UTF-8")], &path));
     let n_lines = log.lines().filter(|line| !line.is_empty()).count();
     assert_eq!(lines.last().expect("totals")["n_lines"], n_lines);
 

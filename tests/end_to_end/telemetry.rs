@@ -24,8 +24,7 @@ fn text(value: &str) -> AnyValue {
 }
 
 fn resource(service: &str) -> Option<Resource> {
-    let attributes =
-        vec![KeyValue { key: "service.name".into(), value: Some(text(service)), ..KeyValue::default() }];
+    let attributes = vec![KeyValue { key: "service.name".into(), value: Some(text(service)), ..KeyValue::default() }];
     Some(Resource { attributes, ..Resource::default() })
 }
 
@@ -60,8 +59,9 @@ fn sessions(first: u64, n: u64, odd: Option<u64>) -> ExportLogsServiceRequest {
     }
 }
 
-/// A warm-up that a test can fill: 60 sessions.
-const SETTINGS: &[&str] = &["detection.warm_up.sessions=60", "windowing.gap_ms=3000"];
+/// A warm-up that a test can fill, and a significance that its few sessions can vouch for.
+const SETTINGS: &[&str] =
+    &["detection.warm_up.sessions=60", "windowing.session_gap_ms=3000", "alerting.significance=0.01"];
 
 #[test]
 fn an_anomaly_sent_over_otlp_becomes_an_alert_with_its_raw_lines() {

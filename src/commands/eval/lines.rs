@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use faultline_core::{Score, Window};
-use faultline_datasets::{Confusion, ResultRow, Usage, average_precision, loaders::bgl::BglLines, metrics::episode_hits};
+use faultline_datasets::{
+    Confusion, ResultRow, Usage, average_precision, loaders::bgl::BglLines, metrics::episode_hits,
+};
 
 use super::{Args, sessions::Sessions};
 

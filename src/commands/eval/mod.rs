@@ -74,7 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "bgl-lines" => lines::bgl_lines(args, &mut push)?,
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
         other => {
-            let message = format!("protocol {other} is planned but not part of this version; `faultline eval --list` shows which are");
+            let message = format!(
+                "protocol {other} is planned but not part of this version; `faultline eval --list` shows which are"
+            );
             return Err(Exit::new(exit::UNAVAILABLE, message).into());
         }
     }

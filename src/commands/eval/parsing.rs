@@ -41,8 +41,10 @@ pub fn loghub_2k(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::Resu
         let mean = |figure: fn(&ParsingAccuracy) -> f64| all.iter().map(figure).sum::<f64>() / all.len() as f64;
         let mut row = ResultRow::new("loghub-2k", "mean", name);
         row.n = n_lines as u64;
-        row.parsing =
-            Some(ParsingAccuracy { ga: mean(|a| a.ga), pa: mean(|a| a.pa), fga: mean(|a| a.fga), fta: mean(|a| a.fta) }.into());
+        row.parsing = Some(
+            ParsingAccuracy { ga: mean(|a| a.ga), pa: mean(|a| a.pa), fga: mean(|a| a.fga), fta: mean(|a| a.fta) }
+                .into(),
+        );
         row.records_per_second = Some(n_lines as f64 / seconds);
         row.cpu_seconds = Usage::now().cpu_seconds_since(&before);
         row.peak_rss_bytes = Usage::now().peak_rss_bytes;
@@ -79,8 +81,7 @@ fn accuracy(system: &LabelledSystem, presets: Presets) -> anyhow::Result<Parsing
         .iter()
         .map(|id| id.map_or((String::new(), ""), |id| (id.to_string(), texts.get(&id).map_or("", String::as_str))))
         .collect();
-    let predicted: Vec<Parsed<'_>> =
-        groups.iter().map(|(group, template)| Parsed { group, template }).collect();
+    let predicted: Vec<Parsed<'_>> = groups.iter().map(|(group, template)| Parsed { group, template }).collect();
     parsing_accuracy(&predicted, &system.truth_groups())
         .ok_or_else(|| anyhow::anyhow!("{}: no lines to judge", system.name))
 }

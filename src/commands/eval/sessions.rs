@@ -52,6 +52,17 @@ impl Sessions {
         self.entries.len()
     }
 
+    /// The sessions from `first` on.
+    pub fn slice(&self, first: usize) -> Self {
+        let cut = if first == 0 { 0 } else { self.ends[first - 1] };
+        Self {
+            entries: self.entries[cut..].to_vec(),
+            ends: self.ends[first..].iter().map(|end| end - cut).collect(),
+            key: self.key.clone(),
+            services: self.services.clone(),
+        }
+    }
+
     /// The sessions of `range` as closed windows.
     pub fn windows(&self, range: std::ops::Range<usize>) -> Vec<Window<'_>> {
         range
@@ -96,6 +107,9 @@ struct Judged {
     cpu_seconds: Option<f64>,
 }
 
+/// Share of normal sessions that a calibrated detector may flag.
+const SIGNIFICANCE: f64 = 2e-3;
+
 /// Detectors whose fit draws random numbers; they run once for each seed.
 const SEEDED: &[&str] = &["deeplog"];
 
@@ -113,9 +127,7 @@ pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::R
     let truth: Vec<bool> = (0..test.len()).map(|idx| idx >= n_normal).collect();
 
     let wanted = |name: &str| args.detector.is_empty() || args.detector.iter().any(|wanted| wanted == name);
-    let part_of_wanted = |name: &str| {
-        COMBINED.iter().any(|parts| wanted(&parts.join("|")) && parts.contains(&name))
-    };
+    let part_of_wanted = |name: &str| COMBINED.iter().any(|parts| wanted(&parts.join("|")) && parts.contains(&name));
     let mut judged: Vec<Judged> = Vec::new();
     for entry in REGISTRY.iter().filter(|entry| wanted(entry.name) || part_of_wanted(entry.name)) {
         let seeds: Vec<Option<u64>> =
@@ -151,9 +163,10 @@ fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions)
         None => {
             let cut = training.len() * 7 / 10;
             let mut detector = entry.fit(&config, &training.windows(0..cut), seed.unwrap_or(1))?;
-            let held_out = score_held_out(&mut *detector, training, cut);
-            let threshold = Calibration::fit(&held_out).threshold(SIGNIFICANCE);
-            (detector, threshold, "calibrated on the last 30 % of training")
+            let held_out = score_all(&mut *detector, &training.slice(cut), |_| ());
+            let threshold = Calibration::fit(&held_out).threshold(SIGNIFICANCE).unwrap_or(f64::INFINITY);
+            // Calibration means "from here on", the comparison below means "above".
+            (detector, threshold.next_down(), "calibrated on the last 30 % of training")
         }
     };
     let started = Instant::now();

@@ -84,6 +84,7 @@ pub struct FileReader {
     kind: Kind,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one value a file; boxing would only add a hop")]
 enum Kind {
     Text {
         /// As many rows as a batch may have, complete but for the body.
@@ -92,7 +93,7 @@ enum Kind {
         n_text_bytes: usize,
     },
     Sessions {
-        builder: LogBatchBuilder,
+        builder: Box<LogBatchBuilder>,
         file_name: String,
         service_name: String,
         resource: String,
@@ -150,7 +151,7 @@ impl FileReader {
         } else {
             if config.format == FileFormat::Sessions {
                 let Names { file_name, service_name, resource, .. } = names;
-                Kind::Sessions { builder: LogBatchBuilder::default(), file_name, service_name, resource }
+                Kind::Sessions { builder: Box::default(), file_name, service_name, resource }
             } else {
                 Kind::Text { rows: empty_rows(&names, config.batch_records), n_text_bytes: 0 }
             }
@@ -407,12 +408,11 @@ fn otlp_batches(
             decoder.push_reject(reason, line);
         }
         for (signal, part) in SIGNALS.into_iter().zip(parts) {
-            if part.is_some() {
-                if let Err(error) = decoder.push(signal, Encoding::Json, line, 0) {
-                    let cause =
-                        std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-                    decoder.push_reject(format!("line {number}: {error}{cause}"), line);
-                }
+            if part.is_some()
+                && let Err(error) = decoder.push(signal, Encoding::Json, line, 0)
+            {
+                let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+                decoder.push_reject(format!("line {number}: {error}{cause}"), line);
             }
         }
     }
