@@ -204,6 +204,11 @@ impl Config {
         if let Some((_, gap_ms)) = SESSION_GAPS_MS.iter().find(|(preset, _)| *preset == name) {
             self.windowing.session_gap_ms = *gap_ms;
         }
+        if name == "bgl" {
+            // No session key: windows of twenty lines, as in the published protocols.
+            self.windowing.max_records_per_session = 30;
+            self.windowing.context_records = 10;
+        }
         Ok(())
     }
 

@@ -360,10 +360,12 @@ fn is_closed(window: &Window<'_>) -> bool {
     window.as_log().is_some_and(LogWindow::is_closed)
 }
 
-/// The ended sessions of the warm-up, whole and in the order in which they ended.
+/// The sessions of the warm-up: the ended ones, whole and in the order in which they ended, and what there is of the
+/// others. Without the latter a stream that never pauses would never be learned.
 #[derive(Debug, Default)]
 struct Collector {
     sessions: Vec<Collected>,
+    open: BTreeMap<WindowKey, Vec<LogEntry>>,
     services: Vec<Arc<str>>,
     /// Records of the sessions kept.
     n_kept: u64,
@@ -391,8 +393,13 @@ impl Collector {
         if log.services.len() > self.services.len() {
             self.services = log.services.to_vec();
         }
-        if log.is_closed() && !log.records.is_empty() {
-            self.n_kept += log.records.len() as u64;
+        self.n_kept += log.fresh_records().len() as u64;
+        if !log.is_closed() {
+            self.open.entry(log.key.clone()).or_default().extend_from_slice(log.fresh_records());
+            return;
+        }
+        self.open.remove(log.key);
+        if !log.records.is_empty() {
             self.sessions.push(Collected {
                 key: log.key.clone(),
                 records: log.records.into(),
@@ -413,8 +420,20 @@ impl Collector {
         all.max(share(self.n_kept, warm_up.max_records)).min(1.0)
     }
 
+    /// Open sessions first: they began before the latest ended ones, and calibration is left to whole sessions where
+    /// there are enough.
     fn windows(&self) -> impl Iterator<Item = Window<'_>> {
-        self.sessions.iter().map(|session| {
+        let open = self.open.iter().map(|(key, records)| {
+            Window::Log(LogWindow {
+                key,
+                records,
+                fresh: 0,
+                n_dropped: 0,
+                state: WindowState::Open,
+                services: &self.services,
+            })
+        });
+        open.chain(self.sessions.iter().map(|session| {
             Window::Log(LogWindow {
                 key: &session.key,
                 records: &session.records,
@@ -423,7 +442,7 @@ impl Collector {
                 state: WindowState::Closed,
                 services: &self.services,
             })
-        })
+        }))
     }
 }
 

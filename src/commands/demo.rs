@@ -107,8 +107,8 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
         args.past
     ));
     let mut at_ns = 0;
-    while at_ns < now_ns() {
-        at_ns = (at_ns + 2_000_000_000).min(now_ns());
+    while at_ns < u64::try_from(past.as_nanos())? {
+        at_ns += 2_000_000_000;
         speaker.send(&shop.advance_to(at_ns)).await?;
     }
     while progress.warm_up() < 1.0 {

@@ -121,7 +121,8 @@ pub fn replay(config: &Config, file: &Path, data_dir: &Path, models: Option<&Pat
     let source = FileSource::new(files);
     let mut storage = config.storage.clone();
     // Judging a replay asks the store for every session at once.
-    storage.query_max_rows = usize::MAX / 2;
+    storage.query_max_rows = 100_000_000;
+    storage.query_max_result_bytes = 4 << 30;
     let store =
         Store::open(data_dir, storage).with_context(|| format!("opening the data directory {}", data_dir.display()))?;
     let published = Published::default();

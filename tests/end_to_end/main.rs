@@ -4,10 +4,8 @@
 
 mod command_line;
 mod data;
-mod python_client;
 mod replay;
 mod service;
-mod simulated_faults;
 mod telemetry;
 
 /// Says that a test could not run and why, so that nobody takes its silence for success.

@@ -150,7 +150,7 @@ fn metrics_are_kept_and_the_service_reports_on_itself() {
     let page = ureq::get(&url).call().expect("metrics").body_mut().read_to_string().expect("text");
     assert!(page.contains("faultline_receiver_accepted_metric_points_total"), "{page}");
     assert!(page.contains("faultline_build_info"), "{page}");
-    assert_eq!(service.get("/readyz")["ready"], true);
+    assert_eq!(service.get("/readyz")["status"], "ready");
     assert_eq!(service.stop(), 143);
 }
 
