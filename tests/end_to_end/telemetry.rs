@@ -26,6 +26,7 @@ fn resource(service: &str) -> Option<Resource> {
 fn metrics_are_kept_and_the_service_reports_on_itself() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let service = Service::start(dir.path(), &[]);
+    assert_ne!(service.otlp_grpc, service.otlp_http, "two receivers, two free ports");
     let point = NumberDataPoint {
         time_unix_nano: START,
         value: Some(number_data_point::Value::AsInt(i64::MAX)),
