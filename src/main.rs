@@ -8,6 +8,7 @@ mod config;
 mod dead_letters;
 mod exit;
 mod logging;
+mod out;
 mod pipeline;
 mod progress;
 mod speak;

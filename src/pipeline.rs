@@ -41,8 +41,10 @@ use crate::{
 
 /// Deliveries the outlet holds before sources are told to come back later.
 const OUTLET_DEPTH: usize = 64;
-/// How often a quiet pipeline looks after segments that are due and sessions that have fallen silent.
+/// How often segments that are due are looked after, and, while it is quiet, sessions that have fallen silent.
 const IDLE: Duration = Duration::from_millis(500);
+/// Records judged at once while the detectors warm up.
+const WARM_UP_PIECE: usize = 256;
 /// Batches between two saves of the template counts.
 const TEMPLATE_INTERVAL: u64 = 256;
 
@@ -63,7 +65,7 @@ pub struct Progress {
     /// Share of the warm-up that is done, in thousandths.
     warm_up: AtomicU64,
     /// The last record that the detectors were fitted on; 0 while there is none.
-    last_warm_up: AtomicU64,
+    fitted_until: AtomicU64,
     /// Detectors in service.
     fitted: Mutex<Vec<&'static str>>,
 }
@@ -75,8 +77,8 @@ impl Progress {
     }
 
     /// The last record that the detectors were fitted on, once they were.
-    pub fn last_warm_up(&self) -> Option<RecordId> {
-        Some(self.last_warm_up.load(Ordering::Relaxed)).filter(|record| *record > 0)
+    pub fn fitted_until(&self) -> Option<RecordId> {
+        Some(self.fitted_until.load(Ordering::Relaxed)).filter(|record| *record > 0)
     }
 
     /// Detectors in service, in registry order.
@@ -91,12 +93,11 @@ impl Progress {
     }
 
     /// Tells operators what happened to a detector, and remembers which are in service.
-    fn report(&self, event: &MonitorEvent, record: RecordId) {
+    fn report(&self, event: &MonitorEvent) {
         let mut fitted = self.fitted.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             MonitorEvent::Fitted { detector, version, n_training, n_calibration } => {
                 fitted.push(detector);
-                self.last_warm_up.store(record, Ordering::Relaxed);
                 tracing::info!(detector, version, n_training, n_calibration, "detector fitted");
             }
             MonitorEvent::FitFailed { detector, reason } => {
@@ -236,25 +237,23 @@ fn parse(accepted: &Receiver<Batch>, to_keep: &Sender<Parsed>, mut parser: LogPa
 /// Station 5: batches to Parquet segments. A batch is in the store before a detector sees it, so that the lines behind
 /// an alert can always be found.
 fn keep(parsed: &Receiver<Parsed>, to_detect: &Sender<Batch>, store: &Store) -> anyhow::Result<()> {
-    loop {
-        match parsed.recv_timeout(IDLE) {
-            Some(Some(Parsed { batch, templates })) => {
-                if let Err(error) = store.put_templates(&templates) {
-                    report_failed_write("templates", &error);
-                }
-                let Some(batch) = batch else { continue };
-                if let Err(error) = store.append(&batch) {
-                    report_failed_write(batch.table(), &error);
-                }
-                to_detect.send(batch)?;
+    let mut last_look = Instant::now();
+    while let Some(message) = parsed.recv_timeout(IDLE) {
+        if last_look.elapsed() >= IDLE {
+            last_look = Instant::now();
+            if let Err(error) = store.close_aged() {
+                report_failed_write("segments", &error);
             }
-            Some(None) => {
-                if let Err(error) = store.close_aged() {
-                    report_failed_write("segments", &error);
-                }
-            }
-            None => break,
         }
+        let Some(Parsed { batch, templates }) = message else { continue };
+        if let Err(error) = store.put_templates(&templates) {
+            report_failed_write("templates", &error);
+        }
+        let Some(batch) = batch else { continue };
+        if let Err(error) = store.append(&batch) {
+            report_failed_write(batch.table(), &error);
+        }
+        to_detect.send(batch)?;
     }
     store.close().context("closing the last segments")
 }
@@ -274,14 +273,21 @@ fn detect(
 ) -> anyhow::Result<()> {
     let mut last_batch = Instant::now();
     let mut newest_unix_nano = i64::MIN;
-    let mut last_record = 0;
     progress.fitted_before(&monitor);
     loop {
         let mut spans = None;
         match kept.recv_timeout(IDLE) {
             Some(Some(Batch::Logs(logs))) => {
-                windower.push(&logs);
-                last_record = logs.record_id().values().last().copied().unwrap_or(last_record);
+                // Warm-up ends between two pieces, so that a large batch is not learned to its end.
+                let mut first = 0;
+                while !monitor.is_in_service() && logs.len() - first > WARM_UP_PIECE {
+                    windower.push(&logs.slice(first, WARM_UP_PIECE));
+                    let alerts = judge(&mut windower, &mut monitor, progress);
+                    let watermark_unix_nano = windower.watermark_unix_nano();
+                    to_localize.send(Finding { spans: None, alerts, watermark_unix_nano })?;
+                    first += WARM_UP_PIECE;
+                }
+                windower.push(&logs.slice(first, logs.len() - first));
                 last_batch = Instant::now();
                 newest_unix_nano = windower.newest_unix_nano();
             }
@@ -295,17 +301,17 @@ fn detect(
             Some(None) => continue,
             None => break,
         }
-        let alerts = judge(&mut windower, &mut monitor, last_record, progress);
+        let alerts = judge(&mut windower, &mut monitor, progress);
         to_localize.send(Finding { spans, alerts, watermark_unix_nano: windower.watermark_unix_nano() })?;
     }
     windower.finish();
-    let mut alerts = judge(&mut windower, &mut monitor, last_record, progress);
+    let mut alerts = judge(&mut windower, &mut monitor, progress);
     alerts.extend(monitor.finish());
     to_localize.send(Finding { spans: None, alerts, watermark_unix_nano: windower.watermark_unix_nano() })
 }
 
 /// One round of stations 6 to 8 over the sessions with news.
-fn judge(windower: &mut Windower, monitor: &mut Monitor, last_record: RecordId, progress: &Progress) -> Vec<Alert> {
+fn judge(windower: &mut Windower, monitor: &mut Monitor, progress: &Progress) -> Vec<Alert> {
     let windows = windower.ready();
     let scores = monitor.score(&windows);
     let mut alerts = monitor.alert(&windows, &scores.scored);
@@ -316,8 +322,9 @@ fn judge(windower: &mut Windower, monitor: &mut Monitor, last_record: RecordId, 
     alerts.extend(monitor.advance_to(windower.watermark_unix_nano()));
 
     for event in &scores.events {
-        progress.report(event, last_record);
+        progress.report(event);
     }
+    progress.fitted_until.store(monitor.fitted_until().unwrap_or(0), Ordering::Relaxed);
     progress.n_alerts.store(monitor.alert_stats().n_alerts, Ordering::Relaxed);
     progress.warm_up.store((monitor.progress() * 1000.0) as u64, Ordering::Relaxed);
     alerts

@@ -73,6 +73,9 @@ pub struct LogWindow<'a> {
     pub n_dropped: u64,
     /// Whether more may come.
     pub state: WindowState,
+    /// Whether the records have no session key: all that one service writes, in pieces that end at a pause or at the
+    /// length cap. Where a piece begins and ends says nothing about the system.
+    pub is_stream: bool,
     /// Service names by [`LogEntry::service`].
     pub services: &'a [Arc<str>],
 }

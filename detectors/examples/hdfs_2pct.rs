@@ -88,14 +88,30 @@ fn main() -> Result<(), Box<dyn Error>> {
             let records = &session.records[..n];
             let silent = cut_time - records[n - 1].time_unix_nano;
             let state = if silent > GAP_NANOS { WindowState::Closed } else { WindowState::Open };
-            Window::Log(LogWindow { key: &session.key, records, fresh: 0, n_dropped: 0, state, services: &services })
+            Window::Log(LogWindow {
+                key: &session.key,
+                records,
+                fresh: 0,
+                n_dropped: 0,
+                state,
+                is_stream: false,
+                services: &services,
+            })
         })
         .collect();
     let test_windows: Vec<Window<'_>> = test
         .iter()
         .map(|session| {
             let (records, state) = (&session.records[..], WindowState::Closed);
-            Window::Log(LogWindow { key: &session.key, records, fresh: 0, n_dropped: 0, state, services: &services })
+            Window::Log(LogWindow {
+                key: &session.key,
+                records,
+                fresh: 0,
+                n_dropped: 0,
+                state,
+                is_stream: false,
+                services: &services,
+            })
         })
         .collect();
     for as_is in [true, false] {

@@ -99,7 +99,15 @@ fn session(idx: usize, line: &str, n: usize) -> Session {
 
 fn window(session: &Session) -> Window<'_> {
     let (key, records) = (&session.key, &session.records[..]);
-    Window::Log(LogWindow { key, records, fresh: 0, n_dropped: 0, state: WindowState::Closed, services: &[] })
+    Window::Log(LogWindow {
+        key,
+        records,
+        fresh: 0,
+        n_dropped: 0,
+        state: WindowState::Closed,
+        is_stream: false,
+        services: &[],
+    })
 }
 
 fn scores(model: &mut dyn Detector, sessions: &[Session]) -> Vec<f64> {

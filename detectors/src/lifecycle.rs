@@ -19,7 +19,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use faultline_core::{Alert, LogEntry, LogWindow, Window, WindowKey, WindowState};
+use faultline_core::{Alert, LogEntry, LogWindow, RecordId, Window, WindowKey, WindowState};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,7 +52,8 @@ pub struct MonitorConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WarmUp {
-    /// Ended sessions. Default 3400, so that the calibration's share is a thousand.
+    /// Ended sessions. Default 3400, so that the calibration's share is a thousand; no condition when `span_ms` or
+    /// `records` is given.
     pub sessions: Option<u64>,
     /// Milliseconds of event time. Default none; a day covers a daily rhythm.
     pub span_ms: Option<u64>,
@@ -79,7 +80,18 @@ impl Default for MonitorConfig {
 
 impl Default for WarmUp {
     fn default() -> Self {
-        Self { sessions: Some(3_400), span_ms: None, records: None, max_records: 2_000_000 }
+        Self { sessions: None, span_ms: None, records: None, max_records: 2_000_000 }
+    }
+}
+
+impl WarmUp {
+    /// Sessions that end the warm-up where no condition is given.
+    const SESSIONS: u64 = 3_400;
+
+    /// The sessions to wait for; none when only other conditions are given.
+    fn sessions(&self) -> Option<u64> {
+        let is_default = self.span_ms.is_none() && self.records.is_none();
+        self.sessions.or(is_default.then_some(Self::SESSIONS))
     }
 }
 
@@ -141,6 +153,7 @@ pub struct Monitor {
     config: MonitorConfig,
     phase: Phase,
     alerter: Alerter,
+    fitted_until: Option<RecordId>,
 }
 
 #[derive(Debug)]
@@ -167,17 +180,12 @@ impl Monitor {
             let reason = format!("must be between 0 and 1, got {}", config.calibration_share);
             return Err(Error::Config { key: "calibration_share", reason });
         }
-        let WarmUp { sessions, span_ms, records, max_records } = config.warm_up;
-        if sessions.is_none() && span_ms.is_none() && records.is_none() {
-            let reason = "one of `sessions`, `span_ms`, `records` must be given".to_owned();
-            return Err(Error::Config { key: "warm_up", reason });
-        }
-        if max_records == 0 {
+        if config.warm_up.max_records == 0 {
             return Err(Error::Config { key: "warm_up.max_records", reason: "must be at least 1".to_owned() });
         }
         let alerter = Alerter::new(config.alerting.clone())?;
         let phase = Phase::WarmUp(Collector::default());
-        Ok(Self { config, phase, alerter })
+        Ok(Self { config, phase, alerter, fitted_until: None })
     }
 
     /// A monitor in service with models that were fitted before. Their warm-up is not repeated.
@@ -190,7 +198,7 @@ impl Monitor {
         }
         let detectors = models.iter().map(|model| (model.name().to_owned(), model.config().clone())).collect();
         let config = MonitorConfig { detectors, alerting: alerting.clone(), ..MonitorConfig::default() };
-        Ok(Self { config, phase: Phase::Service(models), alerter: Alerter::new(alerting)? })
+        Ok(Self { config, phase: Phase::Service(models), alerter: Alerter::new(alerting)?, fitted_until: None })
     }
 
     /// [`Self::fitted`] from artifacts.
@@ -223,6 +231,12 @@ impl Monitor {
     #[must_use]
     pub fn is_in_service(&self) -> bool {
         matches!(self.phase, Phase::Service(_))
+    }
+
+    /// The last record that the models in service were fitted on; none when they came fitted.
+    #[must_use]
+    pub fn fitted_until(&self) -> Option<RecordId> {
+        self.fitted_until
     }
 
     /// The models in service; none during warm-up.
@@ -350,6 +364,7 @@ impl Monitor {
         if models.is_empty() {
             events.push(MonitorEvent::WarmUpRestarted);
         } else {
+            self.fitted_until = Some(collector.last_record);
             self.phase = Phase::Service(models);
         }
         events
@@ -365,20 +380,47 @@ fn is_closed(window: &Window<'_>) -> bool {
 #[derive(Debug, Default)]
 struct Collector {
     sessions: Vec<Collected>,
-    open: BTreeMap<WindowKey, Vec<LogEntry>>,
+    open: BTreeMap<WindowKey, Collected>,
     services: Vec<Arc<str>>,
     /// Records of the sessions kept.
     n_kept: u64,
     /// Records seen, in ended sessions or not.
     n_seen: u64,
+    last_record: RecordId,
     span: Option<(i64, i64)>,
 }
 
 #[derive(Debug)]
 struct Collected {
     key: WindowKey,
-    records: Box<[LogEntry]>,
+    records: Vec<LogEntry>,
     n_dropped: u64,
+    state: WindowState,
+    is_stream: bool,
+}
+
+impl Collected {
+    fn of(log: &LogWindow<'_>, records: &[LogEntry]) -> Self {
+        Self {
+            key: log.key.clone(),
+            records: records.to_vec(),
+            n_dropped: log.n_dropped,
+            state: log.state,
+            is_stream: log.is_stream,
+        }
+    }
+
+    fn window<'a>(&'a self, services: &'a [Arc<str>]) -> Window<'a> {
+        Window::Log(LogWindow {
+            key: &self.key,
+            records: &self.records,
+            fresh: 0,
+            n_dropped: self.n_dropped,
+            state: self.state,
+            is_stream: self.is_stream,
+            services,
+        })
+    }
 }
 
 impl Collector {
@@ -389,22 +431,25 @@ impl Collector {
             let at = record.time_unix_nano;
             let (start, end) = self.span.unwrap_or((at, at));
             self.span = Some((start.min(at), end.max(at)));
+            self.last_record = self.last_record.max(record.record);
         }
         if log.services.len() > self.services.len() {
             self.services = log.services.to_vec();
         }
         self.n_kept += log.fresh_records().len() as u64;
         if !log.is_closed() {
-            self.open.entry(log.key.clone()).or_default().extend_from_slice(log.fresh_records());
+            match self.open.get_mut(log.key) {
+                Some(open) => open.records.extend_from_slice(log.fresh_records()),
+                None => {
+                    let open = Collected { n_dropped: 0, ..Collected::of(log, log.fresh_records()) };
+                    self.open.insert(log.key.clone(), open);
+                }
+            }
             return;
         }
         self.open.remove(log.key);
         if !log.records.is_empty() {
-            self.sessions.push(Collected {
-                key: log.key.clone(),
-                records: log.records.into(),
-                n_dropped: log.n_dropped,
-            });
+            self.sessions.push(Collected::of(log, log.records));
         }
     }
 
@@ -412,7 +457,7 @@ impl Collector {
         let share = |have: u64, want: u64| if want == 0 { 1.0 } else { have as f64 / want as f64 };
         let span_ms = self.span.map_or(0, |(start, end)| end.abs_diff(start) / 1_000_000);
         let asked = [
-            warm_up.sessions.map(|want| share(self.sessions.len() as u64, want)),
+            warm_up.sessions().map(|want| share(self.sessions.len() as u64, want)),
             warm_up.span_ms.map(|want| share(span_ms, want)),
             warm_up.records.map(|want| share(self.n_seen, want)),
         ];
@@ -423,26 +468,7 @@ impl Collector {
     /// Open sessions first: they began before the latest ended ones, and calibration is left to whole sessions where
     /// there are enough.
     fn windows(&self) -> impl Iterator<Item = Window<'_>> {
-        let open = self.open.iter().map(|(key, records)| {
-            Window::Log(LogWindow {
-                key,
-                records,
-                fresh: 0,
-                n_dropped: 0,
-                state: WindowState::Open,
-                services: &self.services,
-            })
-        });
-        open.chain(self.sessions.iter().map(|session| {
-            Window::Log(LogWindow {
-                key: &session.key,
-                records: &session.records,
-                fresh: 0,
-                n_dropped: session.n_dropped,
-                state: WindowState::Closed,
-                services: &self.services,
-            })
-        }))
+        self.open.values().chain(&self.sessions).map(|collected| collected.window(&self.services))
     }
 }
 

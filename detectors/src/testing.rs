@@ -45,6 +45,7 @@ impl Session {
             fresh,
             n_dropped: 0,
             state: if closed { WindowState::Closed } else { WindowState::Open },
+            is_stream: false,
             services: &*SERVICES,
         })
     }

@@ -122,6 +122,7 @@ struct Done {
     fresh: usize,
     n_dropped: u64,
     state: WindowState,
+    is_stream: bool,
 }
 
 /// The windowing station. See the file's documentation.
@@ -245,6 +246,7 @@ impl Windower {
                 fresh: done.fresh,
                 n_dropped: done.n_dropped,
                 state: done.state,
+                is_stream: done.is_stream,
                 services: &self.services.names,
             })
         }));
@@ -262,6 +264,7 @@ impl Windower {
                     fresh: session.n_scored,
                     n_dropped: session.n_dropped,
                     state: WindowState::Open,
+                    is_stream: session.owner != Owner::Key,
                     services: &self.services.names,
                 })
             }));
@@ -425,7 +428,8 @@ impl Windower {
         // A stream that the cap closed and that nothing followed is only its own context.
         if records.len() > n_context {
             self.stats.n_closed += u64::from(state == WindowState::Closed);
-            self.done.push(Done { key: session.key.clone(), records, fresh: n_scored, n_dropped, state });
+            let is_stream = session.owner != Owner::Key;
+            self.done.push(Done { key: session.key.clone(), records, fresh: n_scored, n_dropped, state, is_stream });
         }
     }
 

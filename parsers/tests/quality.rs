@@ -65,8 +65,7 @@ fn parse(contents: &[&str]) -> Groups {
 fn one_default_configuration_groups_the_loghub_samples() {
     let wanted = |path: &str| path.contains("/original/") && path.ends_with("_2k.log_structured.csv");
     let Some(files) = common::files("loghub_2k", wanted) else {
-        println!("skipped: one_default_configuration_groups_the_loghub_samples: data absent");
-        return;
+        return common::skipped("one_default_configuration_groups_the_loghub_samples");
     };
     let (mut sum_ga, mut sum_fga) = (0.0, 0.0);
     println!("| system | GA | FGA | templates | truth |\n|---|---|---|---|---|");
@@ -95,8 +94,7 @@ fn one_default_configuration_groups_the_loghub_samples() {
 fn presets_split_the_loghub_samples_as_their_ground_truth_does() {
     let name = "presets_split_the_loghub_samples_as_their_ground_truth_does";
     let Some(files) = common::files("loghub_2k", |path| path.contains("/original/") && path.contains("_2k.log")) else {
-        println!("skipped: {name}: data absent");
-        return;
+        return common::skipped(name);
     };
     let (mut sum_ga, mut sum_fga) = (0.0, 0.0);
     println!("| preset | GA | FGA | same message | unmatched |\n|---|---|---|---|---|");

@@ -10,6 +10,7 @@ use faultline_datasets::{
 };
 use indicatif::ProgressBar;
 
+use crate::out::outln;
 use crate::progress;
 
 /// Arguments of `faultline datasets`.
@@ -49,15 +50,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Command::Fetch { name, mirror } => {
             let options = FetchOptions { mirror: mirror.clone(), ..FetchOptions::default() };
             let root = fetch(name, &locator.cache, &options, &mut |progress| bar.show(progress))?;
-            println!("{name} is in {}", root.display());
+            outln!("{name} is in {}", root.display());
         }
         Command::Import { path, name } => {
             let imported = import::import(path, name.as_deref(), &locator.cache, &mut |progress| bar.show(progress))?;
-            println!("{} is in {}", imported.dataset.name, imported.root.display());
+            outln!("{} is in {}", imported.dataset.name, imported.root.display());
             for holding in &imported.holdings {
-                println!("  {} × {}, such as {}", holding.n_files, holding.kind.describe(), holding.example.display());
+                outln!("  {} × {}, such as {}", holding.n_files, holding.kind.describe(), holding.example.display());
             }
-            println!("  protocols that can run: {}", or_none(&imported.protocols.join(", ")));
+            outln!("  protocols that can run: {}", or_none(&imported.protocols.join(", ")));
         }
     }
     Ok(())
@@ -69,10 +70,10 @@ fn list(locator: &Locator) {
             let how = if info.is_fetchable() { "fetch" } else { "import" };
             format!("not here: faultline datasets {how} {}", if info.is_fetchable() { info.name } else { "<archive>" })
         });
-        println!("{:36} {}", info.name, info.holds);
-        println!("{:36}   {here}", "");
-        println!("{:36}   licence: {}", "", info.licence);
-        println!("{:36}   protocols: {}", "", or_none(&info.protocols().collect::<Vec<_>>().join(", ")));
+        outln!("{:36} {}", info.name, info.holds);
+        outln!("{:36}   {here}", "");
+        outln!("{:36}   licence: {}", "", info.licence);
+        outln!("{:36}   protocols: {}", "", or_none(&info.protocols().collect::<Vec<_>>().join(", ")));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     commands::run::Service,
     config::Config,
     exit::{self, Exit},
+    out::outln,
     speak::Speaker,
 };
 
@@ -85,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
     let started = Instant::now();
-    let say = |text: String| println!("[{:5.1} s] {text}", started.elapsed().as_secs_f64());
+    let say = |text: String| outln!("[{:5.1} s] {text}", started.elapsed().as_secs_f64());
 
     let config = config(args)?;
     let (sink, news) = NewsSink::new();
@@ -166,7 +167,7 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
     }
     say(format!("false alerts before the injection: {n_false}"));
     for alert in before.iter().flat_map(|news| &news.alerts) {
-        println!("          {} {} {}: {}", alert.id, alert.detector, alert.service, alert.evidence.summary);
+        outln!("          {} {} {}: {}", alert.id, alert.detector, alert.service, alert.evidence.summary);
     }
     if args.stay {
         say(format!("still serving on http://{address}; stop with Ctrl-C"));
@@ -180,9 +181,9 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
 }
 
 fn print_incident(incident: &Incident, service: &Service, address: std::net::SocketAddr) -> anyhow::Result<()> {
-    println!("          {}", incident.summary);
+    outln!("          {}", incident.summary);
     for (rank, cause) in incident.causes.iter().take(3).enumerate() {
-        println!(
+        outln!(
             "          {}. {} (confidence {:.0} %, by {})",
             rank + 1,
             cause.name,
@@ -190,22 +191,25 @@ fn print_incident(incident: &Incident, service: &Service, address: std::net::Soc
             cause.localizer
         );
         for line in &cause.evidence {
-            println!("               {line}");
+            outln!("               {line}");
         }
     }
-    println!("          {} alerts in {}", incident.alerts.len(), incident.services.join(", "));
+    outln!("          {} alerts in {}", incident.alerts.len(), incident.services.join(", "));
     for id in incident.alerts.iter().take(2) {
         let Some(alert) = service.store.alert(*id)? else { continue };
-        println!(
+        outln!(
             "          alert {} by {} (p = {:.1e}): {}",
-            alert.id, alert.detector, alert.p_value, alert.evidence.summary
+            alert.id,
+            alert.detector,
+            alert.p_value,
+            alert.evidence.summary
         );
         let culprit: Vec<_> = alert.evidence.culprit.into_iter().collect();
         for line in service.store.lines(&culprit)? {
-            println!("               {} | {}", line.service, line.raw);
+            outln!("               {} | {}", line.service, line.raw);
         }
     }
-    println!("          http://{address}/api/v1/incidents/{}", incident.id);
+    outln!("          http://{address}/api/v1/incidents/{}", incident.id);
     Ok(())
 }
 

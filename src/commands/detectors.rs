@@ -3,6 +3,8 @@
 use faultline_detectors::{Entry, REGISTRY, entry};
 use serde_json::json;
 
+use crate::out::outln;
+
 /// Arguments of `faultline detectors`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -20,13 +22,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     if args.json {
         for entry in shown {
-            println!("{}", describe(entry));
+            outln!("{}", describe(entry));
         }
         return Ok(());
     }
     for entry in shown {
-        println!("{:14} {}", entry.name, entry.summary);
-        println!("{:14}   {}", "", entry.paper);
+        outln!("{:14} {}", entry.name, entry.summary);
+        outln!("{:14}   {}", "", entry.paper);
         if args.name.is_some() {
             print_keys(entry);
         }
@@ -49,11 +51,11 @@ fn describe(entry: &Entry) -> serde_json::Value {
 fn print_keys(entry: &Entry) {
     let defaults = entry.default_config();
     let schema = entry.config_schema().to_value();
-    println!("\n{:14} configuration, under detection.detectors.{}:", "", entry.name);
+    outln!("\n{:14} configuration, under detection.detectors.{}:", "", entry.name);
     let properties = schema["properties"].as_object().cloned().unwrap_or_default();
     for (key, property) in properties {
         let text =
             property["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
-        println!("{:14}   {key} = {}  {text}", "", defaults[&key]);
+        outln!("{:14}   {key} = {}  {text}", "", defaults[&key]);
     }
 }

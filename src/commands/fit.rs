@@ -14,6 +14,7 @@ use faultline_parsers::LogParser;
 use crate::{
     commands::ConfigArgs,
     exit::{self, Exit},
+    out::outln,
 };
 
 /// Arguments of `faultline fit`.
@@ -61,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for event in monitor.end_warm_up() {
         match event {
             MonitorEvent::Fitted { detector, n_training, n_calibration, .. } => {
-                println!("{detector}: fitted on {n_training} sessions, calibrated on {n_calibration} scores");
+                outln!("{detector}: fitted on {n_training} sessions, calibrated on {n_calibration} scores");
             }
             MonitorEvent::FitFailed { detector, reason } => eprintln!("{detector}: not fitted: {reason}"),
             MonitorEvent::WarmUpRestarted => {
@@ -76,6 +77,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let artifacts = monitor.artifacts(&parser_snapshot_id)?;
     std::fs::write(&args.out, serde_json::to_vec(&artifacts)?)
         .with_context(|| format!("writing models to {}", args.out.display()))?;
-    println!("wrote {} detectors to {}", artifacts.len(), args.out.display());
+    outln!("wrote {} detectors to {}", artifacts.len(), args.out.display());
     Ok(())
 }

@@ -13,6 +13,7 @@ pub mod validate;
 use std::path::PathBuf;
 
 use crate::config::{Config, ConfigError, environment};
+use crate::out::outln;
 
 /// Where the configuration comes from; shared by the subcommands that need one.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -37,6 +38,6 @@ impl ConfigArgs {
 
 /// `faultline version`.
 pub fn version() -> anyhow::Result<()> {
-    println!("faultline {}", env!("CARGO_PKG_VERSION"));
+    outln!("faultline {}", env!("CARGO_PKG_VERSION"));
     Ok(())
 }

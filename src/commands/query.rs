@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use faultline_store::{Store, StoreConfig};
 
 use crate::exit::{self, Exit};
+use crate::out::outln;
 
 /// Arguments of `faultline query`.
 #[derive(clap::Args)]
@@ -37,7 +38,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let store = Store::open_for_reading(&args.data_dir, StoreConfig::default())?;
     let result = store.query(&args.sql)?;
     match args.format {
-        Format::Json => println!("{}", serde_json::to_string(&result)?),
+        Format::Json => outln!("{}", serde_json::to_string(&result)?),
         Format::Table => print_table(&result),
     }
     Ok(())
@@ -51,7 +52,7 @@ fn print_table(result: &faultline_store::QueryResult) {
         .collect();
     let print = |cells: &[String]| {
         let line: Vec<String> = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-        println!("{}", line.join("  ").trim_end());
+        outln!("{}", line.join("  ").trim_end());
     };
     print(&header);
     print(&widths.iter().map(|&width| "-".repeat(width)).collect::<Vec<_>>());

@@ -25,6 +25,7 @@ use crate::{
     commands::{ConfigArgs, run::monitor},
     config::Config,
     exit::{self, Exit},
+    out::outln,
     pipeline::Pipeline,
     progress,
 };
@@ -102,7 +103,7 @@ pub struct Replayed {
     /// Lines read.
     pub n_lines: u64,
     /// The last record that was used for the warm-up; `None` when the detectors came fitted or never were.
-    pub last_warm_up: Option<RecordId>,
+    pub fitted_until: Option<RecordId>,
     /// Detectors that scored.
     pub fitted: Vec<&'static str>,
     /// From the first byte to the last alert.
@@ -151,7 +152,7 @@ pub fn replay(config: &Config, file: &Path, data_dir: &Path, models: Option<&Pat
         alerts,
         incidents,
         n_lines: progress.n_records.load(Ordering::Relaxed),
-        last_warm_up: progress.last_warm_up(),
+        fitted_until: progress.fitted_until(),
         fitted: progress.fitted(),
         elapsed: started.elapsed(),
         store,
@@ -193,7 +194,7 @@ pub fn judge(replayed: &Replayed, labels: &Labels) -> anyhow::Result<Judgement> 
             Ok(Judgement { unit: "sessions", detectors })
         }
         Labels::Lines(labels) => {
-            let skip = replayed.last_warm_up.unwrap_or(0) as usize;
+            let skip = replayed.fitted_until.unwrap_or(0) as usize;
             let truth = labels.get(skip..).unwrap_or_default();
             for name in names {
                 let alerts: Vec<&Alert> = replayed.alerts.iter().filter(|alert| of(&name, alert)).collect();
@@ -216,11 +217,11 @@ pub fn judge(replayed: &Replayed, labels: &Labels) -> anyhow::Result<Judgement> 
 fn judged_sessions(replayed: &Replayed, labels: &SessionLabels) -> anyhow::Result<Vec<(String, bool)>> {
     let sql = "SELECT session, min(record_id) FROM logs WHERE session IS NOT NULL GROUP BY session ORDER BY session";
     let rows = replayed.store.query(sql)?.rows;
-    let last_warm_up = replayed.last_warm_up.unwrap_or(0);
+    let fitted_until = replayed.fitted_until.unwrap_or(0);
     let mut judged = Vec::new();
     for row in &rows {
         let (Some(session), Some(first)) = (row[0].as_str(), row[1].as_u64()) else { continue };
-        if first > last_warm_up
+        if first > fitted_until
             && let Some(label) = labels.get(session)
         {
             judged.push((session.to_owned(), label));
@@ -240,14 +241,14 @@ fn judged_sessions(replayed: &Replayed, labels: &SessionLabels) -> anyhow::Resul
 
 fn print_json(replayed: &Replayed, judgement: Option<&Judgement>) -> anyhow::Result<()> {
     for alert in &replayed.alerts {
-        println!("{}", serde_json::to_string(alert)?);
+        outln!("{}", serde_json::to_string(alert)?);
     }
     let mut totals = Map::new();
     totals.insert("n_lines".into(), replayed.n_lines.into());
     totals.insert("n_templates".into(), count(&replayed.store, "templates")?);
     totals.insert("n_alerts".into(), replayed.alerts.len().into());
     totals.insert("n_incidents".into(), replayed.incidents.len().into());
-    totals.insert("last_warm_up_record".into(), replayed.last_warm_up.into());
+    totals.insert("last_warm_up_record".into(), replayed.fitted_until.into());
     totals.insert("seconds".into(), replayed.elapsed.as_secs_f64().into());
     totals.insert("lines_per_second".into(), rate(replayed).into());
     if let Some(judgement) = judgement {
@@ -255,7 +256,7 @@ fn print_json(replayed: &Replayed, judgement: Option<&Judgement>) -> anyhow::Res
         let verdicts = judgement.detectors.iter().map(|(name, verdict)| (name.clone(), figures(verdict)));
         totals.insert("detectors".into(), Value::Object(verdicts.collect()));
     }
-    println!("{}", Value::Object(totals));
+    outln!("{}", Value::Object(totals));
     Ok(())
 }
 
@@ -273,7 +274,7 @@ fn figures(verdict: &Verdict) -> Value {
 }
 
 fn print_text(replayed: &Replayed, judgement: Option<&Judgement>) -> anyhow::Result<()> {
-    println!(
+    outln!(
         "{} lines in {:.1} s ({:.0} lines/s), {} templates, {} alerts, {} incidents",
         replayed.n_lines,
         replayed.elapsed.as_secs_f64(),
@@ -282,15 +283,15 @@ fn print_text(replayed: &Replayed, judgement: Option<&Judgement>) -> anyhow::Res
         replayed.alerts.len(),
         replayed.incidents.len()
     );
-    match replayed.last_warm_up {
-        Some(record) => println!("fitted on the first {record} lines: {}", replayed.fitted.join(", ")),
+    match replayed.fitted_until {
+        Some(record) => outln!("fitted on the first {record} lines: {}", replayed.fitted.join(", ")),
         None if replayed.fitted.is_empty() => {
-            println!("nothing was fitted: the warm-up was not over at the end; try --train 0.3");
+            outln!("nothing was fitted: the warm-up was not over at the end; try --train 0.3");
         }
         None => {}
     }
     for alert in replayed.alerts.iter().take(SHOWN) {
-        println!(
+        outln!(
             "\n{} {} by {} on {} (p = {:.1e})",
             alert.id,
             alert.severity.name(),
@@ -298,24 +299,29 @@ fn print_text(replayed: &Replayed, judgement: Option<&Judgement>) -> anyhow::Res
             alert.session,
             alert.p_value
         );
-        println!("  {}", alert.evidence.summary);
+        outln!("  {}", alert.evidence.summary);
         for line in replayed.store.lines(&alert.evidence.records)? {
             let mark = if alert.evidence.culprit == Some(line.record_id) { '>' } else { ' ' };
-            println!("  {mark} {}", line.raw);
+            outln!("  {mark} {}", line.raw);
         }
     }
     if replayed.alerts.len() > SHOWN {
-        println!("\n... and {} more; --json prints all, --data-dir keeps them", replayed.alerts.len() - SHOWN);
+        outln!("\n... and {} more; --json prints all, --data-dir keeps them", replayed.alerts.len() - SHOWN);
     }
     if let Some(judgement) = judgement {
-        println!(
+        outln!(
             "\n{:16} {:>8} {:>8} {:>9} {:>7} {:>7}",
-            "detector", "alerts", judgement.unit, "precision", "recall", "F1"
+            "detector",
+            "alerts",
+            judgement.unit,
+            "precision",
+            "recall",
+            "F1"
         );
         for (name, verdict) in &judgement.detectors {
             let share = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.3}"));
             let counts = &verdict.counts;
-            println!(
+            outln!(
                 "{name:16} {:>8} {:>8} {:>9} {:>7} {:>7}",
                 verdict.n_alerts,
                 counts.n(),

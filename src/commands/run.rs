@@ -91,6 +91,7 @@ impl Service {
         sinks: Vec<Box<dyn Sink>>,
     ) -> anyhow::Result<Self> {
         let metrics = faultline_api::install_metrics(env!("CARGO_PKG_VERSION"))?;
+        faultline_ingest::describe_metrics();
         let servers = OtlpServers::bind(config.ingest.otlp.clone())
             .await
             .map_err(|error| Exit::new(exit::UNAVAILABLE, format!("{:#}", anyhow::Error::new(error))))?;

@@ -3,6 +3,7 @@
 use crate::{
     commands::ConfigArgs,
     config::{self, Config},
+    out::outln,
 };
 
 /// Arguments of `faultline validate`.
@@ -28,7 +29,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.show {
         print!("{}", serde_yaml_ng::to_string(&config)?);
     } else {
-        println!("configuration is valid");
+        outln!("configuration is valid");
     }
     Ok(())
 }

@@ -1,15 +1,19 @@
 //! The binary as its users meet it: real processes, real sockets, real clients.
 
 #![allow(clippy::disallowed_methods, reason = "tests of real processes watch the clock to give up")]
-#![allow(dead_code, reason = "the telemetry tests that use the rest of the harness come back next")]
+
+use std::io::Write as _;
 
 mod command_line;
 mod data;
+mod python_client;
 mod replay;
 mod service;
+mod simulated_faults;
 mod telemetry;
 
-/// Says that a test could not run and why, so that nobody takes its silence for success.
+/// Says that a test could not run and why, so that nobody takes its silence for success. Written past the test harness,
+/// which shows the output of failed tests only.
 fn skipped(test: &str, absent: &str) {
-    eprintln!("skipped: {test}: {absent}");
+    writeln!(std::io::stderr(), "skipped: {test}: no {absent}").expect("stderr is open");
 }

@@ -198,6 +198,15 @@ macro_rules! batch_type {
                 self.0.num_rows() == 0
             }
 
+            /// `len` records from row `first` on. Copies nothing.
+            ///
+            /// # Panics
+            /// When there are fewer.
+            #[must_use]
+            pub fn slice(&self, first: usize, len: usize) -> Self {
+                Self(self.0.slice(first, len))
+            }
+
             /// The same batch with `column` replaced.
             ///
             /// # Errors

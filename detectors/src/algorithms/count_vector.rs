@@ -9,7 +9,8 @@
 //! the difference L of the totals, d is at least 2L/(total(c)+total(t)+L), so the search walks outward from the session's
 //! own total and stops when that bound reaches the best distance found. A vector that was scored before is
 //! looked up. Cost: a hash lookup for a known vector, else a merge for each training vector of similar total. Fails on
-//! sessions whose order matters or that are cut at a cap; those with records cut off are not judged.
+//! sessions whose order matters. Streams without a session key, and sessions of which the length cap has cut records off,
+//! are not judged.
 
 use std::collections::BTreeMap;
 
@@ -231,7 +232,8 @@ fn count_into(log: &LogWindow<'_>, counts: &mut Counts) {
 }
 
 fn judged<'w, 'a>(window: &'w Window<'a>) -> Option<&'w LogWindow<'a>> {
-    window.as_log().filter(|log| log.is_closed() && !log.records.is_empty() && log.n_dropped == 0)
+    let is_whole = |log: &&LogWindow<'_>| log.is_closed() && !log.is_stream && log.n_dropped == 0;
+    window.as_log().filter(is_whole).filter(|log| !log.records.is_empty())
 }
 
 impl Detector for Model {

@@ -165,7 +165,7 @@ impl Vocabulary {
     /// whose context the length cap has cut off is left out.
     fn positions(&self, log: &LogWindow<'_>, window: usize) -> std::ops::Range<usize> {
         let first = if log.n_dropped > 0 { log.fresh.max(window) } else { log.fresh };
-        let has_end = log.is_closed() && self.knows_end && !log.records.is_empty();
+        let has_end = ends(log) && self.knows_end;
         first..log.records.len() + usize::from(has_end)
     }
 }
@@ -301,6 +301,11 @@ fn check(config: &Config) -> Result<(), DetectorError> {
     Ok(())
 }
 
+/// Whether the end of the session is there to be judged. A stream only pauses.
+fn ends(log: &LogWindow<'_>) -> bool {
+    log.is_closed() && !log.is_stream && !log.records.is_empty()
+}
+
 /// The most frequent templates of the fresh records.
 fn vocabulary_of(config: &Config, windows: &[&LogWindow<'_>]) -> Vocabulary {
     let mut counts: BTreeMap<TemplateId, u64> = BTreeMap::new();
@@ -310,7 +315,7 @@ fn vocabulary_of(config: &Config, windows: &[&LogWindow<'_>]) -> Vocabulary {
     let mut templates: Vec<(TemplateId, u64)> = counts.into_iter().collect();
     templates.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     templates.truncate(config.max_templates);
-    let knows_end = windows.iter().any(|log| log.is_closed() && !log.records.is_empty());
+    let knows_end = windows.iter().any(|log| ends(log));
     Vocabulary::new(templates.into_iter().map(|(template, _)| template).collect(), knows_end)
 }
 

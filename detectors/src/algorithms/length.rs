@@ -2,8 +2,8 @@
 //!
 //! Station 7. The second baseline of Landauer, Skopik and Wurzenberger, "A Critical Review of Common Log Data Sets Used
 //! for Evaluation of Sequence-based Anomaly Detection Techniques", FSE 2024. Judged when a session has ended, since an
-//! open one may still grow. Cost: constant a session. Fails where length carries no meaning, such as streams that are
-//! cut at a cap, and on anomalies of ordinary length.
+//! open one may still grow. Cost: constant a session. Fails on anomalies of ordinary length. Streams without a session
+//! key are not judged: their pieces end where a cap or a pause happens to be.
 //!
 //! Differs from the paper: a score instead of a verdict, namely how far the length leaves the range, relative to it; and
 //! support, so that one poisoned session does not widen the range when `min_support` is above 1.
@@ -105,7 +105,7 @@ fn length_of(log: &LogWindow<'_>) -> u64 {
 }
 
 fn ended<'w, 'a>(window: &'w Window<'a>) -> Option<&'w LogWindow<'a>> {
-    window.as_log().filter(|log| log.is_closed() && !log.records.is_empty())
+    window.as_log().filter(|log| log.is_closed() && !log.is_stream && !log.records.is_empty())
 }
 
 impl Detector for Model {

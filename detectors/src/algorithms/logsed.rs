@@ -21,7 +21,8 @@
 //! When it fails: sessions without an order (every pair of templates is concurrent) have no edges, and only unknown
 //! templates are seen. A step that is taken in fewer than `confidence` of the sessions is optional, and its absence is
 //! normal. A clock of one second hides delays below a few seconds. A session whose front has been cut off by the length
-//! cap is not searched for redundancies, since what explains a record may have been cut off.
+//! cap is not searched for redundancies, since what explains a record may have been cut off. In a stream without a session
+//! key, where everything a service does interleaves, only templates that training did not hold are seen.
 //!
 //! Differences from the paper: sessions are given by their key, so no component streams need to be separated and an
 //! instance is a session's own; chance is tested against a random order of the same records, which also drops operational
@@ -139,7 +140,9 @@ impl Algorithm for LogSed {
         // A session may come as several windows that grow; the longest holds the others.
         let mut longest: FxHashMap<_, &LogWindow<'_>> = FxHashMap::default();
         let mut order = Vec::new();
-        for window in training.iter().filter_map(Window::as_log).filter(|window| window.n_dropped == 0) {
+        let (streams, keyed): (Vec<&LogWindow<'_>>, Vec<&LogWindow<'_>>) =
+            training.iter().filter_map(Window::as_log).partition(|window| window.is_stream);
+        for window in keyed.into_iter().filter(|window| window.n_dropped == 0) {
             match longest.get_mut(window.key) {
                 Some(longest) if longest.records.len() > window.records.len() => {}
                 Some(longest) => *longest = window,
@@ -150,11 +153,11 @@ impl Algorithm for LogSed {
             }
         }
         let sessions: Vec<&LogWindow<'_>> = order.iter().map(|key| longest[*key]).collect();
-        if sessions.iter().all(|window| window.records.is_empty()) {
+        if sessions.iter().chain(&streams).all(|window| window.records.is_empty()) {
             let reason = "no training window holds the beginning of a session".to_owned();
             return Err(DetectorError::Fit { detector: Self::NAME.to_owned(), reason });
         }
-        let graph = mine::mine(config, &sessions);
+        let graph = mine::mine(config, &sessions, &streams);
         let version = snapshot::version_of(Self::NAME, &(config, &graph))?;
         Ok(Model { config: config.clone(), version, index: Index::of(&graph), graph })
     }
@@ -237,10 +240,10 @@ impl Model {
         for (position, record) in window.records.iter().enumerate().skip(skipped) {
             let is_fresh = position >= window.fresh;
             let node = self.index.node_of(record, &services);
-            if is_fresh && let Some(surprise) = self.rarity(node) {
+            if is_fresh && let Some(surprise) = self.rarity(node, window.is_stream) {
                 anomalies.push(Anomaly { kind: Kind::Redundancy, position, edge: None, lag_nanos: None, surprise });
             }
-            let Some(node) = node else { continue };
+            let Some(node) = node.filter(|_| !window.is_stream) else { continue };
             walk.step(node, position, |step| {
                 let edge = *self.edge(step.edge);
                 if !is_fresh {
@@ -296,11 +299,13 @@ impl Model {
     }
 
     /// How surprising it is that a template turns up at all, where hardly any training session held it.
-    fn rarity(&self, node: Option<NodeIdx>) -> Option<f64> {
+    /// Of a stream, which is no session, only that training never saw it can be said.
+    fn rarity(&self, node: Option<NodeIdx>, is_stream: bool) -> Option<f64> {
         let n_sessions = node.map_or(0, |node| self.graph.nodes[node as usize].n_sessions) as f64;
         let of = self.graph.n_sessions as f64;
         match node {
             None => Some((of + 1.0).ln() + 1.0),
+            Some(_) if is_stream => None,
             Some(_) => (n_sessions < self.config.rare_share * of).then(|| ((of + 1.0) / (n_sessions + 1.0)).ln()),
         }
     }

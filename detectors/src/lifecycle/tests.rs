@@ -218,8 +218,6 @@ fn mistakes_in_the_configuration_are_named() {
         message(with("ngram", json!({"max_ngram": 1}))),
         "detector `ngram`: detector ngram: unknown key `max_ngram`; did you mean `max_ngrams`?"
     );
-    let warm_up = WarmUp { sessions: None, ..WarmUp::default() };
-    assert!(message(MonitorConfig { warm_up, ..config(1) }).starts_with("key `warm_up`"));
     assert!(message(MonitorConfig { calibration_share: 1.0, ..config(1) }).starts_with("key `calibration_share`"));
 }
 

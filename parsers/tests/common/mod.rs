@@ -1,7 +1,11 @@
 //! Where real data lies, for tests and benches: `FAULTLINE_DATA`, else `../shared/data` beside the repository.
 #![allow(dead_code, reason = "each user takes what it needs")]
 
-use std::{collections::BTreeMap, io::Read, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    path::PathBuf,
+};
 
 pub fn data(archive: &str) -> Option<PathBuf> {
     let root = std::env::var_os("FAULTLINE_DATA")
@@ -25,4 +29,9 @@ pub fn files(archive: &str, wanted: impl Fn(&str) -> bool) -> Option<BTreeMap<St
         }
     }
     Some(files)
+}
+
+/// Says that a test could not run, past the test harness, which shows the output of failed tests only.
+pub fn skipped(test: &str) {
+    writeln!(std::io::stderr(), "skipped: {test}: no data (FAULTLINE_DATA)").expect("stderr is open");
 }

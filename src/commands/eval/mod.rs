@@ -20,6 +20,7 @@ use faultline_datasets::{
 use crate::{
     commands::{ConfigArgs, datasets::Bar},
     exit::{self, Exit},
+    out::outln,
 };
 
 /// Arguments of `faultline eval`.
@@ -64,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let mut push = |row: ResultRow| {
         if args.json {
-            println!("{}", row.to_json());
+            outln!("{}", row.to_json());
         }
         rows.push(row);
     };
@@ -81,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if !args.json {
-        println!("{}: {}\n", info.name, info.summary);
+        outln!("{}: {}\n", info.name, info.summary);
         print!("{}", table(&rows, info.published));
     }
     Ok(())
@@ -117,7 +118,7 @@ fn known(name: &str) -> anyhow::Result<&'static ProtocolInfo> {
 fn list() {
     for info in PROTOCOLS {
         let status = if info.is_available() { "" } else { " [not in this version]" };
-        println!("{:15} {}{status}", info.name, info.summary);
-        println!("{:15}   needs {}: {}", "", info.dataset, info.needs);
+        outln!("{:15} {}{status}", info.name, info.summary);
+        outln!("{:15}   needs {}: {}", "", info.dataset, info.needs);
     }
 }

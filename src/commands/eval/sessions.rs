@@ -74,6 +74,7 @@ impl Sessions {
                     fresh: 0,
                     n_dropped: 0,
                     state: WindowState::Closed,
+                    is_stream: false,
                     services: &self.services,
                 })
             })

@@ -25,9 +25,9 @@ const MAX_DISTINCT: usize = 128;
 /// Lags kept for each edge, evenly thinned.
 const MAX_LAGS: usize = 4096;
 
-/// Mines the graph of `sessions`, each given once and whole.
-pub fn mine(config: &Config, sessions: &[&LogWindow<'_>]) -> Graph {
-    let mut graph = nodes(config, sessions);
+/// Mines the graph of `sessions`, each given once and whole. `streams` only add nodes: what is in them is known.
+pub fn mine(config: &Config, sessions: &[&LogWindow<'_>], streams: &[&LogWindow<'_>]) -> Graph {
+    let mut graph = nodes(config, sessions, streams);
     graph.resolution_nanos = resolution(sessions);
     let index = Index::of(&graph);
     let mut counts = vec![Count::default(); graph.nodes.len()];
@@ -64,16 +64,16 @@ pub fn mine(config: &Config, sessions: &[&LogWindow<'_>]) -> Graph {
 }
 
 /// The nodes: every place of the training sessions; those of a template that too many services write are one.
-fn nodes(config: &Config, sessions: &[&LogWindow<'_>]) -> Graph {
+fn nodes(config: &Config, sessions: &[&LogWindow<'_>], streams: &[&LogWindow<'_>]) -> Graph {
     let mut held_by: FxHashMap<Place, u64> = FxHashMap::default();
     let mut services_of: FxHashMap<TemplateId, FxHashSet<u64>> = FxHashMap::default();
     let each_place = |window: &LogWindow<'_>, visit: &mut dyn FnMut(Place)| {
         let services: Vec<u64> = window.services.iter().map(|name| service_hash(name)).collect();
-        for record in window.records.iter().take(config.max_records) {
+        for record in window.records.iter().take(if window.is_stream { usize::MAX } else { config.max_records }) {
             visit(Place { template: record.template, service: service_of(record, &services) });
         }
     };
-    for window in sessions {
+    for window in sessions.iter().chain(streams) {
         each_place(window, &mut |place| {
             let services = services_of.entry(place.template).or_default();
             if services.len() <= config.max_services {
@@ -83,7 +83,7 @@ fn nodes(config: &Config, sessions: &[&LogWindow<'_>]) -> Graph {
     }
     let is_merged = |template: &TemplateId| services_of[template].len() > config.max_services;
     let mut in_session: FxHashSet<Place> = FxHashSet::default();
-    for window in sessions {
+    for window in sessions.iter().chain(streams) {
         in_session.clear();
         each_place(window, &mut |mut place| {
             if is_merged(&place.template) {
@@ -92,7 +92,7 @@ fn nodes(config: &Config, sessions: &[&LogWindow<'_>]) -> Graph {
             in_session.insert(place);
         });
         for place in in_session.drain() {
-            *held_by.entry(place).or_default() += 1;
+            *held_by.entry(place).or_default() += u64::from(!window.is_stream);
         }
     }
     let mut nodes: Vec<Node> = held_by.into_iter().map(|(place, n_sessions)| Node { place, n_sessions }).collect();

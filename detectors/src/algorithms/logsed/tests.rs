@@ -59,7 +59,7 @@ impl Trace {
 
     fn window(&self, n_records: usize, state: WindowState) -> Window<'_> {
         let (key, records, services) = (&self.key, &self.records[..n_records], &self.services);
-        Window::Log(LogWindow { key, records, fresh: 0, n_dropped: 0, state, services })
+        Window::Log(LogWindow { key, records, fresh: 0, n_dropped: 0, state, is_stream: false, services })
     }
 
     fn closed(&self) -> Window<'_> {
@@ -252,4 +252,26 @@ fn a_key_out_of_range_is_named() {
     assert!(refused(Config { lag_quantile: 1.0, ..Config::default() }).contains("key `lag_quantile`"));
     let error = LogSed::fit(&Config::default(), &[], 0).map(|_| ()).expect_err("nothing to mine").to_string();
     assert!(error.contains("no training window"), "{error}");
+}
+
+/// The records of `session` without a session key: what one service writes.
+fn stream(session: &Session, state: WindowState) -> Window<'_> {
+    let Window::Log(log) = session.window(0, true) else { unreachable!("sessions are logs") };
+    Window::Log(LogWindow { is_stream: true, state, ..log })
+}
+
+#[test]
+fn a_stream_without_sessions_is_searched_for_unknown_templates_only() {
+    let sessions = blocks(100);
+    let heartbeats = Session::of("heartbeat", &[8; 50]);
+    let mut windows: Vec<Window<'_>> = sessions.iter().map(Session::closed).collect();
+    windows.push(stream(&heartbeats, WindowState::Open));
+    let mut model = LogSed::fit(&Config::default(), &windows, 0).expect("enough sessions");
+    let (known, unknown) = (Session::of("heartbeat", &[8, 8, 1, 5]), Session::of("heartbeat", &[8, 9]));
+    assert_eq!(score_of(&mut model, stream(&known, WindowState::Closed)).value, 0.0, "held in training, in any order");
+    let score = score_of(&mut model, stream(&unknown, WindowState::Open));
+    assert!(score.value > 4.0, "{score:?}");
+    assert_eq!(score.culprit, 1);
+    // In a session the heartbeat of a stream is out of place.
+    assert!(score_of(&mut model, Session::of("block", &[8]).closed()).value > 3.0);
 }
