@@ -96,9 +96,9 @@ impl Progress {
     fn report(&self, event: &MonitorEvent) {
         let mut fitted = self.fitted.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            MonitorEvent::Fitted { detector, version, n_training, n_calibration } => {
+            MonitorEvent::Fitted { detector, version, n_training, n_calibration, n_outliers } => {
                 fitted.push(detector);
-                tracing::info!(detector, version, n_training, n_calibration, "detector fitted");
+                tracing::info!(detector, version, n_training, n_calibration, n_outliers, "detector fitted");
             }
             MonitorEvent::FitFailed { detector, reason } => {
                 tracing::warn!(detector, reason, "detector could not be fitted and does not run");

@@ -1,6 +1,6 @@
 //! Station 8, second half: p-values become alerts, one for each episode of one key and detector.
 //!
-//! A window alerts when its p-value is at most the significance. Further abnormal windows of the same key and
+//! A window alerts when its p-value is small enough for a false-discovery rate (see `discovery`). Further abnormal windows of the same key and
 //! detector within the episode gap are folded into the same alert, which keeps its id, counts them and keeps the evidence
 //! of the least probable. An alert fires until its session has ended or the watermark is an episode gap past its
 //! latest abnormal record; one that is raised by the last window of its session fires until the latter.
@@ -16,15 +16,17 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::{discovery::Discoveries, error::Error};
 
 /// When scores become alerts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertConfig {
-    /// Share of normal windows that may alert, for each detector: a window alerts when its p-value is at most this. Default
-    /// 0.001, the smallest that a calibration of a thousand normal sessions can vouch for without
-    /// extrapolating. Lower it for fewer false alerts, which needs a longer warm-up to mean what it says.
+    /// Share of the alerts of one detector that may be false. Default 0.25. In a quiet stream it asks for stronger
+    /// evidence than where failures are frequent. 1 leaves the decision to `significance`.
+    pub false_discovery_rate: f64,
+    /// Share of normal sessions that may alert, for each detector: a window never alerts when its p-value is above
+    /// this, and is learned from only when it is. Default 0.01.
     pub significance: f64,
     /// Milliseconds of event time without an abnormal window after which an episode is over; the next
     /// abnormal window is a new alert. Default 60000.
@@ -35,7 +37,7 @@ pub struct AlertConfig {
 
 impl Default for AlertConfig {
     fn default() -> Self {
-        Self { significance: 1e-3, episode_gap_ms: 60_000, max_open_episodes: 10_000 }
+        Self { false_discovery_rate: 0.25, significance: 0.01, episode_gap_ms: 60_000, max_open_episodes: 10_000 }
     }
 }
 
@@ -76,6 +78,8 @@ pub struct Alerter {
     gap_nanos: i64,
     /// In the order in which they began.
     episodes: BTreeMap<u64, Episode>,
+    /// What each detector has found lately.
+    discoveries: BTreeMap<&'static str, Discoveries>,
     by_key: FxHashMap<WindowKey, Vec<(&'static str, u64)>>,
     /// Open episodes by the event time of their latest abnormal record.
     by_end: BTreeSet<(i64, u64)>,
@@ -97,11 +101,15 @@ impl Alerter {
     /// An alerter without open episodes.
     ///
     /// # Errors
-    /// When the significance is no probability or the limit is zero.
+    /// When the significance or the rate is no probability or the limit is zero.
     pub fn new(config: AlertConfig) -> Result<Self, Error> {
         if !(config.significance > 0.0 && config.significance < 1.0) {
             let reason = format!("must be between 0 and 1, got {}", config.significance);
             return Err(Error::Config { key: "alerting.significance", reason });
+        }
+        if !(config.false_discovery_rate > 0.0 && config.false_discovery_rate <= 1.0) {
+            let reason = format!("must be above 0 and at most 1, got {}", config.false_discovery_rate);
+            return Err(Error::Config { key: "alerting.false_discovery_rate", reason });
         }
         if config.max_open_episodes == 0 {
             let reason = "must be at least 1".to_owned();
@@ -111,6 +119,7 @@ impl Alerter {
             gap_nanos: i64::try_from(config.episode_gap_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000),
             config,
             episodes: BTreeMap::new(),
+            discoveries: BTreeMap::new(),
             by_key: FxHashMap::default(),
             by_end: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -119,15 +128,37 @@ impl Alerter {
         })
     }
 
-    /// Whether a window with this p-value alerts.
+    /// Whether a window with this p-value is too unlikely to be learned from. It may still be too likely for an alert.
     #[must_use]
     pub fn is_abnormal(&self, p_value: f64) -> bool {
         p_value <= self.config.significance
     }
 
+    /// Takes the p-values of a detector's calibration for its recent ones, so that it does not start blind.
+    pub fn prime(&mut self, detector: &'static str, p_values: impl IntoIterator<Item = f64>) {
+        let discoveries = self.discoveries.entry(detector).or_default();
+        for p_value in p_values {
+            discoveries.begin_session();
+            discoveries.observe(p_value);
+        }
+    }
+
     /// Judges one scored window. `detector` explains it if it becomes, or worsens, an alert.
     pub fn observe(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
-        if !self.is_abnormal(scored.p_value) {
+        let discoveries = self.discoveries.entry(scored.detector).or_default();
+        if begins(window) {
+            discoveries.begin_session();
+        }
+        if scored.p_value > self.config.significance {
+            return;
+        }
+        let episodes = self.by_key.get(window.key());
+        // An open episode has been counted.
+        if episodes.is_none_or(|open| open.iter().all(|open| open.0 != scored.detector)) {
+            discoveries.observe(scored.p_value);
+        }
+        let AlertConfig { false_discovery_rate, significance, .. } = self.config;
+        if false_discovery_rate < 1.0 && !discoveries.is_discovery(scored.p_value, false_discovery_rate, significance) {
             return;
         }
         let culprit = culprit_of(window, &scored.score);
@@ -297,6 +328,11 @@ fn culprit_of<'a>(window: &Window<'a>, score: &Score) -> Option<&'a LogEntry> {
     window.as_log().and_then(|log| log.records.get(score.culprit))
 }
 
+/// Whether no window of its session has come before.
+fn begins(window: &Window<'_>) -> bool {
+    window.as_log().is_some_and(|log| log.fresh == 0 && log.n_dropped == 0)
+}
+
 fn span_end(window: &Window<'_>) -> i64 {
     window.as_log().map_or(0, |log| log.span_unix_nano().1)
 }
@@ -321,6 +357,11 @@ mod tests {
     use crate::testing::Session;
 
     const SECOND: i64 = 1_000_000_000;
+
+    /// Decides by the significance alone.
+    fn plain() -> AlertConfig {
+        AlertConfig { false_discovery_rate: 1.0, significance: 1e-3, ..AlertConfig::default() }
+    }
 
     /// Explains by its score.
     struct Dummy;
@@ -356,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_window_alerts_at_the_significance_and_not_above() {
-        let mut alerter = alerter(AlertConfig::default());
+        let mut alerter = alerter(plain());
         let session = Session::of("a", &[1, 2, 3]);
         alerter.observe(&session.closed(), &scored(1, 1.1e-3), &Dummy);
         assert_eq!(alerter.drain(), []);
@@ -372,8 +413,28 @@ mod tests {
     }
 
     #[test]
+    fn a_quiet_stream_asks_for_stronger_evidence_than_one_that_fails_often() {
+        let config = AlertConfig { false_discovery_rate: 0.1, significance: 0.01, ..AlertConfig::default() };
+        let sessions: Vec<Session> = (0..200).map(|idx| Session::of(&idx.to_string(), &[1])).collect();
+        let n_alerts = |share_of_abnormal: usize| {
+            let mut alerter = alerter(config.clone());
+            for (idx, session) in sessions.iter().enumerate() {
+                let p_value = if idx % share_of_abnormal == 0 { 2e-3 } else { 0.5 };
+                alerter.observe(&session.closed(), &scored(0, p_value), &Dummy);
+            }
+            alerter.drain().len()
+        };
+        assert_eq!(n_alerts(200), 1, "the first session of all");
+        assert!(n_alerts(10) >= 15, "one in ten is more than chance: {}", n_alerts(10));
+        let mut primed = alerter(config.clone());
+        primed.prime("dummy", std::iter::repeat_n(0.5, 1000));
+        primed.observe(&sessions[0].closed(), &scored(0, 2e-3), &Dummy);
+        assert_eq!(primed.drain(), [], "a thousand sessions have one of these by chance");
+    }
+
+    #[test]
     fn windows_of_one_episode_are_one_alert_with_the_evidence_of_the_worst() {
-        let mut alerter = alerter(AlertConfig::default());
+        let mut alerter = alerter(plain());
         let session = Session::of("a", &[1; 50]);
         for (culprit, p_value) in [(0, 1e-4), (20, 1e-6), (40, 1e-5)] {
             alerter.observe(&session.window(culprit, false), &scored(culprit, p_value), &Dummy);
@@ -388,7 +449,7 @@ mod tests {
 
     #[test]
     fn an_abnormal_window_after_the_gap_is_another_alert() {
-        let mut alerter = alerter(AlertConfig { episode_gap_ms: 5_000, ..AlertConfig::default() });
+        let mut alerter = alerter(AlertConfig { episode_gap_ms: 5_000, ..plain() });
         let session = Session::of("a", &[1; 50]);
         alerter.observe(&session.window(0, false), &scored(0, 1e-4), &Dummy);
         alerter.observe(&session.window(10, false), &scored(10, 1e-4), &Dummy);
@@ -398,7 +459,7 @@ mod tests {
 
     #[test]
     fn an_alert_is_resolved_when_its_session_ends() {
-        let mut alerter = alerter(AlertConfig::default());
+        let mut alerter = alerter(plain());
         let session = Session::of("a", &[1, 2]);
         alerter.observe(&session.window(0, false), &scored(0, 1e-4), &Dummy);
         assert!(alerter.is_open(&session.key));
@@ -411,7 +472,7 @@ mod tests {
 
     #[test]
     fn an_alert_of_the_last_window_fires_until_it_has_been_quiet() {
-        let mut alerter = alerter(AlertConfig::default());
+        let mut alerter = alerter(plain());
         let session = Session::of("a", &[1, 2]);
         alerter.observe(&session.closed(), &scored(1, 1e-4), &Dummy);
         alerter.close(&session.key);
@@ -424,7 +485,7 @@ mod tests {
 
     #[test]
     fn open_episodes_are_bounded_and_the_quietest_gives_way() {
-        let mut alerter = alerter(AlertConfig { max_open_episodes: 2, ..AlertConfig::default() });
+        let mut alerter = alerter(AlertConfig { max_open_episodes: 2, ..plain() });
         let sessions = ["a", "b", "c"].map(|key| Session::of(key, &[1, 2, 3]));
         for (session, culprit) in sessions.iter().zip([2, 0, 1]) {
             alerter.observe(&session.closed(), &scored(culprit, 1e-4), &Dummy);
@@ -437,7 +498,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_input_resolves_everything() {
-        let mut alerter = alerter(AlertConfig::default());
+        let mut alerter = alerter(plain());
         let session = Session::of("a", &[1]);
         alerter.observe(&session.closed(), &scored(0, 1e-9), &Dummy);
         alerter.finish();
@@ -459,7 +520,7 @@ mod tests {
 
     #[test]
     fn a_significance_that_is_no_probability_is_refused_by_key() {
-        let error = Alerter::new(AlertConfig { significance: 0.0, ..AlertConfig::default() }).expect_err("zero");
+        let error = Alerter::new(AlertConfig { significance: 0.0, ..plain() }).expect_err("zero");
         assert!(error.to_string().starts_with("key `alerting.significance`"), "{error}");
     }
 }

@@ -21,6 +21,13 @@ pub trait Algorithm: 'static {
     /// it, to reproduce published figures; in service the calibration decides.
     const PUBLISHED_THRESHOLD: Option<f64>;
 
+    /// Whether a score is a surprise in nats: −ln of how often training saw the like. Its calibration then never calls a
+    /// score rarer than the detector itself does.
+    const IS_SURPRISE: bool = false;
+
+    /// Whether a fit depends on its seed. An evaluation then runs several.
+    const IS_SEEDED: bool = false;
+
     /// Hyperparameters; the defaults are the paper's.
     type Config: Default + Clone + Serialize + DeserializeOwned + JsonSchema;
     /// The fitted model.

@@ -12,6 +12,10 @@
 //! impossible. With too few distinct scores for a fit, the tail is a heavy one (γ = ½) of a scale that the spread of the
 //! scores gives, or, when all scores are equal, a tenth of a unit.
 //!
+//! A warm-up may hold a few anomalies, which would hide all later ones of their kind. [`Calibration::robust`] leaves out
+//! scores that lie together, far from the rest, up to a share that the user allows. The price: a kind of normal session that is
+//! that rare and that different alerts.
+//!
 //! Cost: a binary search a p-value. Memory: at most [`MAX_DISTINCT`] distinct scores. Fails when normal operation changes:
 //! p-values then come out too small until it is fitted anew or has observed enough.
 
@@ -30,6 +34,11 @@ const MAX_PENDING: usize = 256;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     n_scores: u64,
+    /// Whether scores are surprises in nats, so that no p-value is below exp(-score).
+    is_surprise: bool,
+    /// Scores that were left out as abnormal, ascending.
+    #[serde(with = "exact::list")]
+    outliers: Vec<f64>,
     /// Distinct scores, ascending.
     steps: Vec<Step>,
     tail: Tail,
@@ -60,16 +69,53 @@ impl Calibration {
     /// is 1.
     #[must_use]
     pub fn fit(scores: &[f64]) -> Self {
-        let mut calibration =
-            Self { n_scores: 0, steps: Vec::new(), tail: Tail { scale: 1.0, shape: 0.5 }, pending: Vec::new() };
-        calibration.merge(scores.iter().copied().filter(|score| score.is_finite()).collect());
+        Self::robust(scores, 0.0, false)
+    }
+
+    /// Calibrates on scores of held-out windows of which a share of up to `contamination` may be abnormal. `is_surprise`
+    /// says that a score is −ln of how often the like of it is seen.
+    #[must_use]
+    pub fn robust(scores: &[f64], contamination: f64, is_surprise: bool) -> Self {
+        let mut scores: Vec<f64> = scores.iter().copied().filter(|score| score.is_finite()).collect();
+        scores.sort_by(f64::total_cmp);
+        let outliers = scores.split_off(first_outlier(&scores, contamination));
+        let mut calibration = Self {
+            n_scores: 0,
+            is_surprise,
+            outliers,
+            steps: Vec::new(),
+            tail: Tail { scale: 1.0, shape: 0.5 },
+            pending: Vec::new(),
+        };
+        calibration.merge(scores);
         calibration
+    }
+
+    /// The p-values of the scores it rests on, and of those it left out.
+    pub fn own_p_values(&self) -> impl Iterator<Item = f64> + '_ {
+        let mut n_larger = 0;
+        let body = self.steps.iter().rev().flat_map(move |step| {
+            let n = step.n_at_least - std::mem::replace(&mut n_larger, step.n_at_least);
+            std::iter::repeat_n(step.score, n as usize)
+        });
+        body.chain(self.outliers.iter().copied()).map(|score| self.p_value(score))
+    }
+
+    /// Scores that were left out as abnormal.
+    #[must_use]
+    pub fn n_outliers(&self) -> usize {
+        self.outliers.len()
     }
 
     /// Probability that a normal window scores `score` or more. Never increases with the score; 1 for a score that is
     /// not a number.
     #[must_use]
     pub fn p_value(&self, score: f64) -> f64 {
+        let least = if self.is_surprise && !score.is_nan() { (-score).exp().min(1.0) } else { 0.0 };
+        self.by_rank(score).max(least)
+    }
+
+    fn by_rank(&self, score: f64) -> f64 {
         let Some(largest) = self.steps.last() else { return 1.0 };
         if score.is_nan() {
             return 1.0;
@@ -153,6 +199,36 @@ impl Calibration {
         self.n_scores = n_at_least;
         self.tail = Tail::fit(&counts, n_at_least);
     }
+}
+
+/// Index of the first of the abnormal scores among the sorted `scores`, their number when there are none.
+///
+/// Abnormal are at most a share `contamination` of them that lie together beyond a gap, and are far more than an
+/// exponential tail would put there. The tail's scale comes from the scores between the quartile and the share, as if
+/// the rest were unknown (censored); it is 1 at least, the unit in which detectors score. Fewer than five are left
+/// in: so few may be the end of a heavy tail.
+fn first_outlier(scores: &[f64], contamination: f64) -> usize {
+    const FEWEST: usize = 5;
+    /// The gap before the lump, as a share of its excess. In a heavy tail the fifth score from the end has one in ten such.
+    const GAP: f64 = 0.25;
+    let n = scores.len();
+    let n_suspects = (contamination * n as f64) as usize;
+    if n_suspects < FEWEST {
+        return n;
+    }
+    let (start, first_suspect) = (n * 3 / 4, n - n_suspects);
+    let (threshold, censored_at) = (scores[start], scores[first_suspect - 1]);
+    let excesses: f64 = scores[start..first_suspect].iter().map(|score| score - threshold).sum();
+    let n_known = (first_suspect - start) as f64;
+    let scale = ((excesses + n_suspects as f64 * (censored_at - threshold)) / n_known).max(1.0);
+    (first_suspect..=n - FEWEST)
+        .find(|&idx| {
+            let (gap, excess) = (scores[idx] - scores[idx - 1], scores[idx] - threshold);
+            let n_expected = (n - start) as f64 * (-excess / scale).exp();
+            let n_found = (n - idx) as f64;
+            gap >= scale.max(GAP * excess) && n_found > n_expected + 6.0 * n_expected.sqrt() + 3.0
+        })
+        .unwrap_or(n)
 }
 
 /// Merges neighbours until at most [`MAX_DISTINCT`] scores are left. A merged score takes the larger value, which only
@@ -313,13 +389,46 @@ mod tests {
         assert!((calibration.p_value(median) - 0.5).abs() < 0.02, "{}", calibration.p_value(median));
     }
 
+    #[test]
+    fn a_detached_lump_of_high_scores_is_left_out_of_a_contaminated_calibration() {
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let normal = |rng: &mut ChaCha8Rng| -(1.0 - rng.random::<f64>()).ln();
+        let clean: Vec<f64> = (0..2_000).map(|_| normal(&mut rng)).collect();
+        let poisoned: Vec<f64> = clean.iter().copied().chain((0..40).map(|_| 20.0 + normal(&mut rng))).collect();
+        assert_eq!(Calibration::robust(&clean, 0.05, false).n_outliers(), 0);
+        assert_eq!(Calibration::robust(&poisoned, 0.0, false).n_outliers(), 0);
+        let robust = Calibration::robust(&poisoned, 0.05, false);
+        assert_eq!(robust.n_outliers(), 40);
+        assert!(robust.p_value(20.0) < 1e-6 && Calibration::fit(&poisoned).p_value(20.0) > 0.01);
+        assert_eq!(robust.own_p_values().count(), 2_040);
+        // More than the share is a mode of its own.
+        let two_modes: Vec<f64> = clean.iter().copied().chain(std::iter::repeat_n(20.0, 200)).collect();
+        assert_eq!(Calibration::robust(&two_modes, 0.05, false).n_outliers(), 0);
+    }
+
+    #[test]
+    fn a_heavy_tail_is_no_contamination() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let scores: Vec<f64> = (0..5_000).map(|_| (1.0 - rng.random::<f64>()).powf(-0.5)).collect();
+        assert!(Calibration::robust(&scores, 0.05, false).n_outliers() < 10);
+    }
+
+    #[test]
+    fn a_surprise_is_never_rarer_than_it_says() {
+        let calibration = Calibration::robust(&[0.0; 1_000], 0.05, true);
+        assert!(close(calibration.p_value(4.0), (-4f64).exp()));
+        assert!(close(calibration.p_value(0.0), 1.0));
+    }
+
     proptest! {
         #[test]
         fn a_higher_score_never_has_a_higher_p_value(
             scores in prop::collection::vec(prop_oneof![Just(0.0), -5.0..5.0f64, 0.0..1e9f64], 0..400),
             mut probes in prop::collection::vec(prop_oneof![-10.0..10.0f64, -1e12..1e12f64], 2..50),
+            contamination in prop_oneof![Just(0.0), 0.0..0.4f64],
+            is_surprise: bool,
         ) {
-            let calibration = Calibration::fit(&scores);
+            let calibration = Calibration::robust(&scores, contamination, is_surprise);
             probes.extend(&scores);
             probes.sort_by(f64::total_cmp);
             let p_values: Vec<f64> = probes.iter().map(|&score| calibration.p_value(score)).collect();

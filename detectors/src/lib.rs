@@ -15,6 +15,7 @@ pub mod alerting;
 pub mod algorithm;
 pub mod algorithms;
 pub mod calibrate;
+pub mod discovery;
 pub mod error;
 pub mod evidence;
 pub mod lifecycle;

@@ -1,9 +1,8 @@
 //! Stations 7 and 8 over time: the detectors of one deployment through warm-up, fitting, calibration and service.
 //!
 //! Cold start is explicit. During **warm-up** the monitor keeps the whole sessions that end (owned copies, at most
-//! `max_records` records) and says how far it is. Then every enabled detector is **fitted** on the earlier
-//! part of them and **calibrated** on the later one, in time order, so that no threshold rests on data the model has
-//! seen. From the next window on it is **in service**: score, p-value, alert, then learn. Scoring always comes before
+//! `max_records` records) and says how far it is. Then every enabled detector is **fitted** on most of them and
+//! **calibrated** on the others, taken evenly over time, so that no threshold rests on sessions the model has seen. From the next window on it is **in service**: score, p-value, alert, then learn. Scoring always comes before
 //! learning, and a window that any detector finds abnormal, or whose session has a firing alert, is learned by none: an
 //! attacker cannot teach that an attack is normal.
 //!
@@ -39,8 +38,11 @@ pub struct MonitorConfig {
     pub detectors: BTreeMap<String, Value>,
     /// When there is enough normal operation to fit.
     pub warm_up: WarmUp,
-    /// Share of the warm-up sessions, the last ones, that calibrate instead of fitting. Default 0.3.
+    /// Share of the warm-up's sessions, taken evenly over time, that calibrate instead of fitting. Default 0.3.
     pub calibration_share: f64,
+    /// Largest share of the warm-up's sessions that may be abnormal: so many scores are left out of a detector's calibration
+    /// where they lie together, far from the rest. Default 0.05; 0 takes the warm-up for clean.
+    pub contamination: f64,
     /// Seed of everything random in fitting. Default 0.
     pub seed: u64,
     /// When scores become alerts. A section of its own in the configuration file.
@@ -72,6 +74,7 @@ impl Default for MonitorConfig {
                 .collect(),
             warm_up: WarmUp::default(),
             calibration_share: 0.3,
+            contamination: 0.05,
             seed: 0,
             alerting: AlertConfig::default(),
         }
@@ -108,6 +111,8 @@ pub enum MonitorEvent {
         n_training: usize,
         /// Scores its calibration rests on.
         n_calibration: u64,
+        /// Scores that were left out of it as abnormal.
+        n_outliers: usize,
     },
     /// This detector could not be fitted and does not run.
     FitFailed {
@@ -180,6 +185,10 @@ impl Monitor {
             let reason = format!("must be between 0 and 1, got {}", config.calibration_share);
             return Err(Error::Config { key: "calibration_share", reason });
         }
+        if !(0.0..0.5).contains(&config.contamination) {
+            let reason = format!("must be from 0 to below 0.5, got {}", config.contamination);
+            return Err(Error::Config { key: "contamination", reason });
+        }
         if config.warm_up.max_records == 0 {
             return Err(Error::Config { key: "warm_up.max_records", reason: "must be at least 1".to_owned() });
         }
@@ -198,7 +207,11 @@ impl Monitor {
         }
         let detectors = models.iter().map(|model| (model.name().to_owned(), model.config().clone())).collect();
         let config = MonitorConfig { detectors, alerting: alerting.clone(), ..MonitorConfig::default() };
-        Ok(Self { config, phase: Phase::Service(models), alerter: Alerter::new(alerting)?, fitted_until: None })
+        let mut alerter = Alerter::new(alerting)?;
+        for model in &models {
+            alerter.prime(model.name(), model.calibration().own_p_values());
+        }
+        Ok(Self { config, phase: Phase::Service(models), alerter, fitted_until: None })
     }
 
     /// [`Self::fitted`] from artifacts.
@@ -339,19 +352,27 @@ impl Monitor {
         let Phase::WarmUp(collector) = &mut self.phase else { return Vec::new() };
         let collector = std::mem::take(collector);
         let windows: Vec<Window<'_>> = collector.windows().collect();
-        let n_training = windows.len() - (windows.len() as f64 * self.config.calibration_share).ceil() as usize;
-        let (training, calibration) = windows.split_at(n_training.min(windows.len()));
+        let (training, calibration) = split(&windows, self.config.calibration_share);
         let (mut models, mut events) = (Vec::new(), Vec::new());
         let enabled = |entry: &&Entry| self.config.detectors.contains_key(entry.name);
         for entry in REGISTRY.iter().filter(enabled) {
-            match Model::fit(entry, &self.config.detectors[entry.name], training, calibration, self.config.seed) {
+            match Model::fit(
+                entry,
+                &self.config.detectors[entry.name],
+                &training,
+                &calibration,
+                self.config.contamination,
+                self.config.seed,
+            ) {
                 Ok(model) => {
                     events.push(MonitorEvent::Fitted {
                         detector: entry.name,
                         version: model.version(),
-                        n_training,
+                        n_training: training.len(),
                         n_calibration: model.calibration().n_scores(),
+                        n_outliers: model.calibration().n_outliers(),
                     });
+                    self.alerter.prime(entry.name, model.calibration().own_p_values());
                     models.push(model);
                 }
                 Err(error) => {
@@ -369,6 +390,28 @@ impl Monitor {
         }
         events
     }
+}
+
+/// Divides the warm-up's sessions into training and calibration: every so many-th ended session calibrates.
+///
+/// Taking them evenly over time instead of the last ones keeps both parts alike when the warm-up sees something
+/// begin, as the deletions in HDFS that come hours after the writes. Open sessions calibrate only where hardly any has ended.
+fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>, Vec<Window<'a>>) {
+    /// Ended sessions with which a calibration can do without open ones.
+    const ENOUGH: usize = 100;
+    let has_enough = windows.iter().filter(|window| is_closed(window)).count() >= ENOUGH;
+    let (mut training, mut calibration) = (Vec::new(), Vec::new());
+    let mut due = 0.0;
+    for window in windows {
+        due += if !has_enough || is_closed(window) { share } else { 0.0 };
+        if due >= 1.0 {
+            due -= 1.0;
+            calibration.push(*window);
+        } else {
+            training.push(*window);
+        }
+    }
+    (training, calibration)
 }
 
 fn is_closed(window: &Window<'_>) -> bool {

@@ -66,7 +66,8 @@ pub struct Model {
 const FORMAT: u32 = 1;
 
 impl Model {
-    /// Fits on `training` and calibrates on `calibration`, both in time order, the latter later.
+    /// Fits on `training` and calibrates on `calibration`, both in time order and without a session in common.
+    /// Up to `contamination` of the calibration may be abnormal.
     ///
     /// # Errors
     /// When the detector refuses its configuration or the training data, or returns a non-finite score.
@@ -75,6 +76,7 @@ impl Model {
         config: &Value,
         training: &[Window<'_>],
         calibration: &[Window<'_>],
+        contamination: f64,
         seed: u64,
     ) -> Result<Self, Error> {
         let wrap = |cause| Error::Detector { name: entry.name.to_owned(), cause };
@@ -104,7 +106,7 @@ impl Model {
             config,
             version: detector.version(),
             detector,
-            calibration: Calibration::fit(&scores),
+            calibration: Calibration::robust(&scores, contamination, entry.is_surprise),
             provenance,
             sidelined: None,
             n_scored: 0,

@@ -40,6 +40,10 @@ pub struct Entry {
     pub signal: Signal,
     /// See [`Algorithm::PUBLISHED_THRESHOLD`].
     pub published_threshold: Option<f64>,
+    /// See [`Algorithm::IS_SEEDED`].
+    pub is_seeded: bool,
+    /// See [`Algorithm::IS_SURPRISE`].
+    pub is_surprise: bool,
     config_schema: fn() -> schemars::Schema,
     default_config: fn() -> Value,
     complete_config: fn(&Value) -> Result<Value, DetectorError>,
@@ -60,6 +64,8 @@ impl Entry {
             paper: A::PAPER,
             signal: A::SIGNAL,
             published_threshold: A::PUBLISHED_THRESHOLD,
+            is_seeded: A::IS_SEEDED,
+            is_surprise: A::IS_SURPRISE,
             config_schema: || schemars::schema_for!(A::Config),
             default_config: || to_value::<A>(&A::Config::default()),
             complete_config: |config| Ok(to_value::<A>(&typed_config::<A>(config)?)),

@@ -228,6 +228,7 @@ impl Algorithm for DeepLog {
     const SIGNAL: Signal = Signal::Logs;
     /// g = 9: rank 10 and beyond.
     const PUBLISHED_THRESHOLD: Option<f64> = Some(10.0);
+    const IS_SEEDED: bool = true;
 
     type Config = Config;
     type Model = Model;

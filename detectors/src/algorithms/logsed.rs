@@ -131,6 +131,7 @@ impl Algorithm for LogSed {
                                  Control Flow Graph in Logs, IEEE CLOUD 2017";
     const SIGNAL: Signal = Signal::Logs;
     const PUBLISHED_THRESHOLD: Option<f64> = None;
+    const IS_SURPRISE: bool = true;
 
     type Config = Config;
     type Model = Model;

@@ -275,8 +275,9 @@ fn a_model_that_returns_no_score_is_sidelined_loudly_and_alone() {
     static ODD: Entry = Entry::of::<Odd>();
     let normal = Session::of("a", &[1, 2]);
     let training = [normal.closed(), normal.closed()];
-    let odd = Model::fit(&ODD, &Value::Null, &training, &training, 0).expect("it fits");
-    let ngram = Model::fit(entry("ngram").expect("listed"), &Value::Null, &training, &training, 0).expect("it fits");
+    let odd = Model::fit(&ODD, &Value::Null, &training, &training, 0.0, 0).expect("it fits");
+    let ngram =
+        Model::fit(entry("ngram").expect("listed"), &Value::Null, &training, &training, 0.0, 0).expect("it fits");
     let mut monitor = Monitor::fitted(vec![odd, ngram], AlertConfig::default()).expect("two models");
     let bad = Session::of("b", &[1, 666]);
     let outcome = monitor.process(&[normal.closed(), bad.closed()]);

@@ -2,9 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use faultline_core::{Detector, LogEntry, LogWindow, Score, TemplateId, Window, WindowKey, WindowState};
-use faultline_datasets::{Confusion, ResultRow, Usage, average_precision, loaders::sessions::SessionSplit};
-use faultline_detectors::{Entry, REGISTRY, calibrate::Calibration};
+use faultline_core::{
+    Detector, LogEntry, LogWindow, Score, TemplateId, Window, WindowKey, WindowState, hash::StableHash,
+};
+use faultline_datasets::{
+    Confusion, ResultRow, Usage, average_precision, loaders::sessions::SessionSplit, usage::reset_peak_rss,
+};
+use faultline_detectors::{
+    Entry, REGISTRY,
+    calibrate::Calibration,
+    lifecycle::{Monitor, MonitorConfig, WarmUp},
+};
 use serde_json::Value;
 
 use super::Args;
@@ -63,22 +71,22 @@ impl Sessions {
         }
     }
 
-    /// The sessions of `range` as closed windows.
+    /// The sessions of `range` as closed windows, all under one key.
     pub fn windows(&self, range: std::ops::Range<usize>) -> Vec<Window<'_>> {
-        range
-            .map(|idx| {
-                let start = if idx == 0 { 0 } else { self.ends[idx - 1] };
-                Window::Log(LogWindow {
-                    key: &self.key,
-                    records: &self.entries[start..self.ends[idx]],
-                    fresh: 0,
-                    n_dropped: 0,
-                    state: WindowState::Closed,
-                    is_stream: false,
-                    services: &self.services,
-                })
-            })
-            .collect()
+        range.map(|idx| self.window(idx, &self.key)).collect()
+    }
+
+    fn window<'a>(&'a self, idx: usize, key: &'a WindowKey) -> Window<'a> {
+        let start = if idx == 0 { 0 } else { self.ends[idx - 1] };
+        Window::Log(LogWindow {
+            key,
+            records: &self.entries[start..self.ends[idx]],
+            fresh: 0,
+            n_dropped: 0,
+            state: WindowState::Closed,
+            is_stream: false,
+            services: &self.services,
+        })
     }
 }
 
@@ -111,8 +119,8 @@ struct Judged {
 /// Share of normal sessions that a calibrated detector may flag.
 const SIGNIFICANCE: f64 = 2e-3;
 
-/// Detectors whose fit draws random numbers; they run once for each seed.
-const SEEDED: &[&str] = &["deeplog"];
+/// The row of what a user gets without configuring anything.
+const DEFAULT: &str = "default";
 
 /// Combinations that published baselines consist of: a session is anomalous when any part says so.
 const COMBINED: &[&[&str]] = &[&["new-template", "length"], &["new-template", "length", "count-vector"]];
@@ -132,7 +140,7 @@ pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::R
     let mut judged: Vec<Judged> = Vec::new();
     for entry in REGISTRY.iter().filter(|entry| wanted(entry.name) || part_of_wanted(entry.name)) {
         let seeds: Vec<Option<u64>> =
-            if SEEDED.contains(&entry.name) { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
+            if entry.is_seeded { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
         for seed in seeds {
             let verdict = judge(entry, seed, &training, &test)?;
             if wanted(entry.name) {
@@ -140,6 +148,9 @@ pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::R
             }
             judged.push(verdict);
         }
+    }
+    if wanted(DEFAULT) {
+        report(row(&product(args.seeds[0], &training, &test)?, &truth));
     }
     for parts in COMBINED.iter().filter(|parts| wanted(&parts.join("|"))) {
         let members: Vec<&Judged> =
@@ -151,6 +162,7 @@ pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::R
 
 /// Fits, fixes the threshold, then scores the test part.
 fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions) -> anyhow::Result<Judged> {
+    reset_peak_rss();
     let before = Usage::now();
     let bar = crate::progress::bar(test.len() as u64, entry.name);
     let config = entry.default_config();
@@ -177,6 +189,47 @@ fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions)
     let flagged = scores.iter().map(|score| *score > threshold).collect();
     let cpu_seconds = Usage::now().cpu_seconds_since(&before);
     Ok(Judged { name: entry.name.into(), seed, scores, flagged, threshold, rule, records_per_second, cpu_seconds })
+}
+
+/// What a user gets without configuring anything: all detectors, warmed up on the training sessions, with an alert as
+/// the verdict. The test sessions come in a fixed random order, because the files hold the normal ones first.
+fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Judged> {
+    reset_peak_rss();
+    let before = Usage::now();
+    let warm_up = WarmUp { sessions: Some(training.len() as u64), ..WarmUp::default() };
+    let mut monitor = Monitor::new(MonitorConfig { warm_up, seed, ..MonitorConfig::default() })?;
+    monitor.process(&training.windows(0..training.len()));
+    anyhow::ensure!(monitor.is_in_service(), "the detectors did not warm up on the training part");
+    let mut order: Vec<usize> = (0..test.len()).collect();
+    order.sort_by_key(|&idx| StableHash::new().number(idx as u64).finish());
+    let bar = crate::progress::bar(test.len() as u64, DEFAULT);
+    let (mut scores, mut flagged) = (vec![0.0_f64; test.len()], vec![false; test.len()]);
+    let started = Instant::now();
+    for chunk in order.chunks(CHUNK) {
+        let key = |idx: &usize| WindowKey { stream: "eval".into(), session: idx.to_string().into() };
+        let keys: Vec<WindowKey> = chunk.iter().map(key).collect();
+        let windows: Vec<Window<'_>> = chunk.iter().zip(&keys).map(|(idx, key)| test.window(*idx, key)).collect();
+        let outcome = monitor.process(&windows);
+        for scored in &outcome.scored {
+            let score = &mut scores[chunk[scored.window]];
+            *score = score.max(-scored.p_value.log10());
+        }
+        for alert in &outcome.alerts {
+            flagged[alert.session.parse::<usize>()?] = true;
+        }
+        bar.inc(chunk.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(Judged {
+        name: DEFAULT.into(),
+        seed: Some(seed),
+        scores,
+        flagged,
+        threshold: f64::NAN,
+        rule: "alerts of all detectors with their defaults",
+        records_per_second: test.n_records() as f64 / started.elapsed().as_secs_f64(),
+        cpu_seconds: Usage::now().cpu_seconds_since(&before),
+    })
 }
 
 /// A session is flagged when any member flags it; its score is the best rank any member gives it.
