@@ -12,12 +12,15 @@ use faultline_rca::RcaConfig;
 use faultline_store::StoreConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The whole configuration. Every key has a default; an empty file is valid.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Line format, masks, session key and windowing of a known system, such as `hdfs`, `bgl`, `openstack` or `hadoop`; keys
+    /// that are given win over it. Default none.
+    pub preset: Option<String>,
     /// Where telemetry comes in.
     pub ingest: Ingest,
     /// How log lines become templates, parameters and session keys.
@@ -179,11 +182,17 @@ impl Config {
 
     fn from_layers(layers: Vec<Layer>) -> Result<Self, ConfigError> {
         let schema = schemars::schema_for!(Config).to_value();
-        let mut merged = Value::Object(serde_json::Map::new());
+        let mut given = Value::Object(serde_json::Map::new());
         for layer in layers {
             check_keys(&layer, &schema)?;
-            merge(&mut merged, layer.value);
+            merge(&mut given, layer.value);
         }
+        // A preset lies below everything that is given, wherever its name was given.
+        let mut merged = match given.get("preset").and_then(Value::as_str) {
+            Some(name) => preset(name)?,
+            None => Value::Object(serde_json::Map::new()),
+        };
+        merge(&mut merged, given);
         serde_path_to_error::deserialize(merged).map_err(|error| ConfigError::Value {
             key: error.path().to_string(),
             reason: error.into_inner().to_string(),
@@ -192,30 +201,30 @@ impl Config {
 }
 
 impl Config {
-    /// Line format, masks and session key of the system `name`, and how long its sessions pause.
-    ///
-    /// # Errors
-    /// Names the preset most like `name` when there is none of that name.
-    pub fn apply_preset(&mut self, name: &str) -> Result<(), faultline_parsers::ParserError> {
-        self.parser = ParserConfig::preset(name)?;
-        name.clone_into(&mut self.windowing.stream);
-        // Lines of a file are in the order in which they were written.
-        self.windowing.allowed_lateness_ms = 0;
-        if let Some((_, gap_ms)) = SESSION_GAPS_MS.iter().find(|(preset, _)| *preset == name) {
-            self.windowing.session_gap_ms = *gap_ms;
-        }
-        if name == "bgl" {
-            // No session key: windows of twenty lines, as in the published protocols.
-            self.windowing.max_records_per_session = 30;
-            self.windowing.context_records = 10;
-        }
-        Ok(())
-    }
-
     /// The configuration of stations 7 and 8, which share one object.
     pub fn monitor(&self) -> MonitorConfig {
         MonitorConfig { alerting: self.alerting.clone(), ..self.detection.clone() }
     }
+}
+
+/// The keys that the preset `name` sets.
+fn preset(name: &str) -> Result<Value, ConfigError> {
+    let wrong = |reason: String| ConfigError::Value { key: "preset".into(), reason };
+    let parser = ParserConfig::preset(name).map_err(|error| wrong(error.to_string()))?;
+    let parser = serde_json::to_value(parser).map_err(|error| wrong(error.to_string()))?;
+    // Lines of a file are in the order in which they were written.
+    let mut windowing = json!({"stream": name, "allowed_lateness_ms": 0});
+    if let Some((_, gap_ms)) = SESSION_GAPS_MS.iter().find(|(preset, _)| *preset == name) {
+        windowing["session_gap_ms"] = json!(gap_ms);
+    }
+    if name == "bgl" {
+        // A node's lines never end: windows of twenty, as in the published protocols.
+        windowing["max_records_per_session"] = json!(30);
+        windowing["context_records"] = json!(10);
+    }
+    // This log holds failed blocks from its first hour on, one in thirty or so.
+    let detection = if name == "hdfs" { json!({"contamination": 0.05}) } else { json!({}) };
+    Ok(json!({"parser": parser, "windowing": windowing, "detection": detection}))
 }
 
 /// How long sessions of known systems pause without being over: an HDFS block is written in seconds and deleted hours
@@ -423,6 +432,16 @@ mod tests {
     fn an_empty_file_is_the_default() {
         let config = load("", &[], &[]).expect("valid");
         assert_eq!(config.api.endpoint, "127.0.0.1:4319");
+    }
+
+    #[test]
+    fn a_preset_lies_below_what_is_given() {
+        let config = load("windowing:\n  session_gap_ms: 5\n", &[], &["preset=hdfs"]).expect("valid");
+        assert_eq!(config.windowing.session_gap_ms, 5);
+        assert_eq!((config.windowing.stream.as_str(), config.windowing.allowed_lateness_ms), ("hdfs", 0));
+        assert!(config.parser.line_format.is_some());
+        let error = load("preset: hfds\n", &[], &[]).unwrap_err().to_string();
+        assert!(error.contains("key `preset`") && error.contains("did you mean `hdfs`"), "{error}");
     }
 
     #[test]

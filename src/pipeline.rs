@@ -25,7 +25,7 @@ use faultline_core::{
     Template,
 };
 use faultline_detectors::{
-    lifecycle::{Monitor, MonitorEvent},
+    lifecycle::{Fitted, Monitor, MonitorEvent},
     windowing::Windower,
 };
 use faultline_parsers::LogParser;
@@ -43,8 +43,10 @@ use crate::{
 const OUTLET_DEPTH: usize = 64;
 /// How often segments that are due are looked after, and, while it is quiet, sessions that have fallen silent.
 const IDLE: Duration = Duration::from_millis(500);
-/// Records judged at once while the detectors warm up.
+/// Records of a file that are judged at once while the detectors warm up.
 const WARM_UP_PIECE: usize = 256;
+/// Records that may wait for the end of a fit before the sources are made to wait too.
+const MAX_WAITING: usize = 1_000_000;
 /// Batches between two saves of the template counts.
 const TEMPLATE_INTERVAL: u64 = 256;
 
@@ -113,6 +115,15 @@ impl Progress {
     }
 }
 
+/// What a source is to the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// A file: it waits while detectors are fitted, so that the same file gives the same alerts.
+    File,
+    /// Live telemetry: it is taken while detectors are fitted, and judged afterwards.
+    Live,
+}
+
 /// A parsed batch and the templates that it founded or widened.
 struct Parsed {
     batch: Option<Batch>,
@@ -146,7 +157,13 @@ impl Pipeline {
     /// Builds the stations from the configuration and starts them.
     ///
     /// `monitor` comes fitted, or cold and will warm up; `sinks` are told of every alert and incident after the store.
-    pub fn start(config: &Config, store: &Store, monitor: Monitor, sinks: Vec<Box<dyn Sink>>) -> anyhow::Result<Self> {
+    pub fn start(
+        config: &Config,
+        store: &Store,
+        monitor: Monitor,
+        feed: Feed,
+        sinks: Vec<Box<dyn Sink>>,
+    ) -> anyhow::Result<Self> {
         let parser = LogParser::new(config.parser.clone())?;
         let windower = Windower::new(config.windowing.clone())?;
         let correlator = Correlator::new(config.rca.clone())?;
@@ -167,7 +184,7 @@ impl Pipeline {
             station("accept", move || accept(deliveries, &to_parse, first_record, dead_letters, &accept_progress))?,
             station("parse", move || parse(&accepted, &to_keep, parser))?,
             station("keep", move || keep(&parsed, &to_detect, &keep_store))?,
-            station("detect", move || detect(&kept, &to_localize, windower, monitor, &detect_progress))?,
+            station("detect", move || detect(&kept, &to_localize, windower, monitor, feed, &detect_progress))?,
             station("localize", move || localize(&findings, &to_publish, correlator))?,
             station("publish", move || publish(&publications, &publish_store, sinks))?,
         ];
@@ -269,18 +286,24 @@ fn detect(
     to_localize: &Sender<Finding>,
     mut windower: Windower,
     mut monitor: Monitor,
+    feed: Feed,
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let mut last_batch = Instant::now();
     let mut newest_unix_nano = i64::MIN;
+    let mut fit: Option<JoinHandle<Fitted>> = None;
+    let mut n_waiting = 0;
+    if feed == Feed::Live {
+        monitor = monitor.deferring_fits();
+    }
     progress.fitted_before(&monitor);
     loop {
         let mut spans = None;
         match kept.recv_timeout(IDLE) {
             Some(Some(Batch::Logs(logs))) => {
-                // Warm-up ends between two pieces, so that a large batch is not learned to its end.
                 let mut first = 0;
-                while !monitor.is_in_service() && logs.len() - first > WARM_UP_PIECE {
+                // A file is judged in pieces until its warm-up is over, so that a large batch is not learned to its end.
+                while feed == Feed::File && !monitor.is_in_service() && logs.len() - first > WARM_UP_PIECE {
                     windower.push(&logs.slice(first, WARM_UP_PIECE));
                     let alerts = judge(&mut windower, &mut monitor, progress);
                     let watermark_unix_nano = windower.watermark_unix_nano();
@@ -290,6 +313,7 @@ fn detect(
                 windower.push(&logs.slice(first, logs.len() - first));
                 last_batch = Instant::now();
                 newest_unix_nano = windower.newest_unix_nano();
+                n_waiting += logs.len();
             }
             Some(Some(Batch::Spans(batch))) => spans = Some(batch),
             Some(Some(Batch::Metrics(_))) => continue,
@@ -301,13 +325,37 @@ fn detect(
             Some(None) => continue,
             None => break,
         }
+        if let Some(running) = fit.take() {
+            if !running.is_finished() && n_waiting < MAX_WAITING {
+                fit = Some(running);
+                // Spans go on; the windower keeps the records, and the watermark waits with them.
+                to_localize.send(Finding { spans, alerts: Vec::new(), watermark_unix_nano: i64::MIN })?;
+                continue;
+            }
+            conclude(running, &mut monitor, progress)?;
+        }
         let alerts = judge(&mut windower, &mut monitor, progress);
         to_localize.send(Finding { spans, alerts, watermark_unix_nano: windower.watermark_unix_nano() })?;
+        if let Some(job) = (feed == Feed::Live).then(|| monitor.begin_fit()).flatten() {
+            tracing::info!("the warm-up is over; the detectors are being fitted");
+            n_waiting = 0;
+            fit = Some(std::thread::Builder::new().name("faultline-fit".into()).spawn(|| job.run())?);
+        }
+    }
+    if let Some(running) = fit {
+        conclude(running, &mut monitor, progress)?;
     }
     windower.finish();
     let mut alerts = judge(&mut windower, &mut monitor, progress);
     alerts.extend(monitor.finish());
     to_localize.send(Finding { spans: None, alerts, watermark_unix_nano: windower.watermark_unix_nano() })
+}
+
+/// Waits for a fit and takes its models into service.
+fn conclude(fit: JoinHandle<Fitted>, monitor: &mut Monitor, progress: &Progress) -> anyhow::Result<()> {
+    let fitted = fit.join().map_err(|_| anyhow::anyhow!("fitting the detectors panicked"))?;
+    monitor.conclude(fitted).iter().for_each(|event| progress.report(event));
+    Ok(())
 }
 
 /// One round of stations 6 to 8 over the sessions with news.

@@ -41,7 +41,8 @@ pub struct MonitorConfig {
     /// Share of the warm-up's sessions, taken evenly over time, that calibrate instead of fitting. Default 0.3.
     pub calibration_share: f64,
     /// Largest share of the warm-up's sessions that may be abnormal: so many scores are left out of a detector's calibration
-    /// where they lie together, far from the rest. Default 0.05; 0 takes the warm-up for clean.
+    /// where they lie together, far from the rest. Default 0: what the warm-up holds is normal, however rare. Raise it when the
+    /// warm-up is known to hold failures; a rare kind of normal session may then alert.
     pub contamination: f64,
     /// Seed of everything random in fitting. Default 0.
     pub seed: u64,
@@ -74,7 +75,7 @@ impl Default for MonitorConfig {
                 .collect(),
             warm_up: WarmUp::default(),
             calibration_share: 0.3,
-            contamination: 0.05,
+            contamination: 0.0,
             seed: 0,
             alerting: AlertConfig::default(),
         }
@@ -159,11 +160,14 @@ pub struct Monitor {
     phase: Phase,
     alerter: Alerter,
     fitted_until: Option<RecordId>,
+    defers_fits: bool,
 }
 
 #[derive(Debug)]
 enum Phase {
     WarmUp(Collector),
+    /// The fit runs elsewhere.
+    Fitting,
     Service(Vec<Model>),
 }
 
@@ -194,7 +198,7 @@ impl Monitor {
         }
         let alerter = Alerter::new(config.alerting.clone())?;
         let phase = Phase::WarmUp(Collector::default());
-        Ok(Self { config, phase, alerter, fitted_until: None })
+        Ok(Self { config, phase, alerter, fitted_until: None, defers_fits: false })
     }
 
     /// A monitor in service with models that were fitted before. Their warm-up is not repeated.
@@ -211,7 +215,7 @@ impl Monitor {
         for model in &models {
             alerter.prime(model.name(), model.calibration().own_p_values());
         }
-        Ok(Self { config, phase: Phase::Service(models), alerter, fitted_until: None })
+        Ok(Self { config, phase: Phase::Service(models), alerter, fitted_until: None, defers_fits: false })
     }
 
     /// [`Self::fitted`] from artifacts.
@@ -231,11 +235,12 @@ impl Monitor {
         self.models().iter().map(|model| model.artifact(parser_snapshot_id)).collect()
     }
 
-    /// How much of the warm-up is done, 0 to 1; 1 once in service.
+    /// How much of the warm-up is done, 0 to 0.99; 1 once in service.
     #[must_use]
     pub fn progress(&self) -> f64 {
         match &self.phase {
-            Phase::WarmUp(collector) => collector.progress(&self.config.warm_up),
+            Phase::WarmUp(collector) => collector.progress(&self.config.warm_up).min(0.99),
+            Phase::Fitting => 0.99,
             Phase::Service(_) => 1.0,
         }
     }
@@ -256,7 +261,7 @@ impl Monitor {
     #[must_use]
     pub fn models(&self) -> &[Model] {
         match &self.phase {
-            Phase::WarmUp(_) => &[],
+            Phase::WarmUp(_) | Phase::Fitting => &[],
             Phase::Service(models) => models,
         }
     }
@@ -284,12 +289,12 @@ impl Monitor {
             first = windows.len();
             for (idx, window) in windows.iter().enumerate() {
                 collector.take(window);
-                if collector.progress(&self.config.warm_up) >= 1.0 {
+                if !self.defers_fits && collector.progress(&self.config.warm_up) >= 1.0 {
                     first = idx + 1;
                     break;
                 }
             }
-            if collector.progress(&self.config.warm_up) >= 1.0 {
+            if !self.defers_fits && collector.progress(&self.config.warm_up) >= 1.0 {
                 events = self.end_warm_up();
             }
         }
@@ -350,20 +355,73 @@ impl Monitor {
     /// Ends the warm-up with what there is.
     pub fn end_warm_up(&mut self) -> Vec<MonitorEvent> {
         let Phase::WarmUp(collector) = &mut self.phase else { return Vec::new() };
+        let job = FitJob { config: self.config.clone(), collector: std::mem::take(collector) };
+        self.conclude(job.run())
+    }
+
+    /// Leaves the fits to the caller, who asks [`Self::begin_fit`] after each call of [`Self::score`]: a fit may take
+    /// seconds, in which a live stream should not wait.
+    #[must_use]
+    pub fn deferring_fits(self) -> Self {
+        Self { defers_fits: true, ..self }
+    }
+
+    /// The fit to run, once the warm-up is complete. Until its result comes back with [`Self::conclude`], windows should be
+    /// held back: they are neither learned nor scored.
+    pub fn begin_fit(&mut self) -> Option<FitJob> {
+        let Phase::WarmUp(collector) = &mut self.phase else { return None };
+        if collector.progress(&self.config.warm_up) < 1.0 {
+            return None;
+        }
         let collector = std::mem::take(collector);
+        self.phase = Phase::Fitting;
+        Some(FitJob { config: self.config.clone(), collector })
+    }
+
+    /// Takes fitted models into service.
+    pub fn conclude(&mut self, fitted: Fitted) -> Vec<MonitorEvent> {
+        let Fitted { models, mut events, last_record } = fitted;
+        if models.is_empty() {
+            events.push(MonitorEvent::WarmUpRestarted);
+            self.phase = Phase::WarmUp(Collector::default());
+            return events;
+        }
+        for model in &models {
+            self.alerter.prime(model.name(), model.calibration().own_p_values());
+        }
+        self.fitted_until = Some(last_record);
+        self.phase = Phase::Service(models);
+        events
+    }
+}
+
+/// A warm-up that is complete: everything that fitting needs, to be run on any thread.
+#[derive(Debug)]
+pub struct FitJob {
+    config: MonitorConfig,
+    collector: Collector,
+}
+
+/// What came of a [`FitJob`].
+#[derive(Debug)]
+pub struct Fitted {
+    models: Vec<Model>,
+    events: Vec<MonitorEvent>,
+    last_record: RecordId,
+}
+
+impl FitJob {
+    /// Fits and calibrates every enabled detector.
+    #[must_use]
+    pub fn run(self) -> Fitted {
+        let Self { config, collector } = self;
         let windows: Vec<Window<'_>> = collector.windows().collect();
-        let (training, calibration) = split(&windows, self.config.calibration_share);
+        let (training, calibration) = split(&windows, config.calibration_share);
         let (mut models, mut events) = (Vec::new(), Vec::new());
-        let enabled = |entry: &&Entry| self.config.detectors.contains_key(entry.name);
+        let enabled = |entry: &&Entry| config.detectors.contains_key(entry.name);
         for entry in REGISTRY.iter().filter(enabled) {
-            match Model::fit(
-                entry,
-                &self.config.detectors[entry.name],
-                &training,
-                &calibration,
-                self.config.contamination,
-                self.config.seed,
-            ) {
+            let own = &config.detectors[entry.name];
+            match Model::fit(entry, own, &training, &calibration, config.contamination, config.seed) {
                 Ok(model) => {
                     events.push(MonitorEvent::Fitted {
                         detector: entry.name,
@@ -372,7 +430,6 @@ impl Monitor {
                         n_calibration: model.calibration().n_scores(),
                         n_outliers: model.calibration().n_outliers(),
                     });
-                    self.alerter.prime(entry.name, model.calibration().own_p_values());
                     models.push(model);
                 }
                 Err(error) => {
@@ -382,13 +439,7 @@ impl Monitor {
                 }
             }
         }
-        if models.is_empty() {
-            events.push(MonitorEvent::WarmUpRestarted);
-        } else {
-            self.fitted_until = Some(collector.last_record);
-            self.phase = Phase::Service(models);
-        }
-        events
+        Fitted { models, events, last_record: collector.last_record }
     }
 }
 

@@ -193,12 +193,14 @@ impl Windower {
         })
     }
 
-    /// Takes the records of a parsed batch.
+    /// Takes the records of a parsed batch. None of them is late because of another one: a sender groups the records of
+    /// a batch as it likes, by service for instance.
     pub fn push(&mut self, batch: &LogBatch) {
         let (times, ids, templates) = (batch.time_unix_nano(), batch.record_id(), batch.template_id());
-        let (severities, sessions) = (batch.severity_number(), batch.session());
+        let (severities, sessions, streams) = (batch.severity_number(), batch.session(), batch.session_is_stream());
         let service_of = self.services.resolve(batch.service_name());
         let service_keys = batch.service_name().keys();
+        let mut newest = self.newest;
         for row in 0..batch.len() {
             if templates.is_null(row) {
                 self.stats.n_unparsed += 1;
@@ -214,10 +216,12 @@ impl Windower {
                 service,
                 severity_number: severity as u8,
             };
-            let slot = self.slot_of(sessions, row, service);
+            let is_stream = streams.is_valid(row) && streams.value(row);
+            let slot = self.slot_of(sessions, row, service, is_stream);
+            newest = newest.max(entry.time_unix_nano);
             self.take(slot, entry);
         }
-        self.close_expired();
+        self.advance_to(newest);
     }
 
     /// Moves the watermark as if a record of this time had come: for a live source that has fallen quiet, so that its
@@ -264,7 +268,7 @@ impl Windower {
                     fresh: session.n_scored,
                     n_dropped: session.n_dropped,
                     state: WindowState::Open,
-                    is_stream: session.owner != Owner::Key,
+                    is_stream: session.is_stream,
                     services: &self.services.names,
                 })
             }));
@@ -307,7 +311,7 @@ impl Windower {
         WindowStats { n_open: self.sessions.len(), n_held: self.held.len(), ..self.stats }
     }
 
-    fn slot_of(&mut self, sessions: &StringArray, row: usize, service: ServiceIdx) -> u32 {
+    fn slot_of(&mut self, sessions: &StringArray, row: usize, service: ServiceIdx, is_stream: bool) -> u32 {
         let key = if sessions.is_null(row) { None } else { Some(sessions.value(row)) };
         let found = match key {
             Some(key) => self.sessions.find_key(key),
@@ -323,7 +327,8 @@ impl Windower {
             None => (Arc::clone(&self.services.names[service as usize]), Owner::Service(service)),
         };
         let records = self.spare.pop().unwrap_or_default();
-        self.sessions.open(WindowKey { stream: Arc::clone(&self.stream), session }, owner, records)
+        let is_stream = is_stream || key.is_none();
+        self.sessions.open(WindowKey { stream: Arc::clone(&self.stream), session }, owner, is_stream, records)
     }
 
     /// Evicts until there is room for one more session.
@@ -345,10 +350,8 @@ impl Windower {
         self.stats.n_records += 1;
         self.stats.n_late += u64::from(entry.time_unix_nano < watermark);
         let at = entry.time_unix_nano.max(watermark);
-        self.newest = self.newest.max(entry.time_unix_nano);
         self.sessions.get_mut(slot).n_held += 1;
         self.held.push(at, slot, entry);
-        self.release_until(self.watermark_unix_nano());
         if self.held.len() > self.config.max_held_records {
             self.release_oldest_early();
         }
@@ -392,8 +395,8 @@ impl Windower {
         let keep = self.config.max_records_per_session / 2;
         let session = self.sessions.get_mut(slot);
         let n_unscored = session.records.len() - session.n_scored;
-        let (carry, state) = match session.owner {
-            Owner::Key if n_unscored + self.config.context_records <= keep => {
+        let (carry, state) = match session.is_stream {
+            false if n_unscored + self.config.context_records <= keep => {
                 let n_cut = session.records.len() - keep;
                 session.records.drain(..n_cut);
                 session.n_scored -= n_cut;
@@ -401,8 +404,8 @@ impl Windower {
                 self.stats.n_cut += n_cut as u64;
                 return;
             }
-            Owner::Key => (keep, WindowState::Open),
-            Owner::Service(_) => (self.config.context_records, WindowState::Closed),
+            false => (keep, WindowState::Open),
+            true => (self.config.context_records, WindowState::Closed),
         };
         let mut tail = self.spare.pop().unwrap_or_default();
         tail.extend_from_slice(&session.records[session.records.len() - carry..]);
@@ -428,7 +431,7 @@ impl Windower {
         // A stream that the cap closed and that nothing followed is only its own context.
         if records.len() > n_context {
             self.stats.n_closed += u64::from(state == WindowState::Closed);
-            let is_stream = session.owner != Owner::Key;
+            let is_stream = session.is_stream;
             self.done.push(Done { key: session.key.clone(), records, fresh: n_scored, n_dropped, state, is_stream });
         }
     }

@@ -7,8 +7,8 @@ use std::{fmt::Write, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, Int32Builder, StringBuilder, StringDictionaryBuilder, TimestampNanosecondBuilder,
-        UInt64Builder,
+        Array, ArrayRef, BooleanBuilder, Int32Builder, StringBuilder, StringDictionaryBuilder,
+        TimestampNanosecondBuilder, UInt64Builder,
     },
     datatypes::Int32Type,
 };
@@ -316,6 +316,7 @@ impl Parser for LogParser {
         let mut ids = UInt64Builder::with_capacity(n_records);
         let mut params = params_builder();
         let mut sessions = StringBuilder::with_capacity(n_records, n_records * 24);
+        let mut are_streams = BooleanBuilder::with_capacity(n_records);
         for row in 0..n_records {
             let body = bodies.value(row);
             let (stream, idx) = &streams[services.key(row).unwrap_or(no_service)];
@@ -338,12 +339,15 @@ impl Parser for LogParser {
                 body,
                 params: self.masked.params(),
             };
-            sessions.append_value(session_of(&self.config.session, &line));
+            let (session, is_stream) = session_of(&self.config.session, &line);
+            sessions.append_value(session);
+            are_streams.append_value(is_stream);
         }
-        let columns: [(&str, ArrayRef); 3] = [
+        let columns: [(&str, ArrayRef); 4] = [
             ("template_id", Arc::new(ids.finish())),
             ("params", Arc::new(params.finish())),
             ("session", Arc::new(sessions.finish())),
+            ("session_is_stream", Arc::new(are_streams.finish())),
         ];
         columns.into_iter().fold(batch, |batch, (name, column)| {
             batch.with_column(name, column).expect("columns of the schema's types, one value for each record")

@@ -22,9 +22,24 @@ pub(crate) struct Line<'a> {
     pub(crate) params: &'a [ParamSpan],
 }
 
-/// The session key of a line.
-pub(crate) fn session_of<'a>(rules: &[SessionRule], line: &Line<'a>) -> Cow<'a, str> {
-    rules.iter().find_map(|rule| apply(rule, line)).unwrap_or(Cow::Borrowed(line.stream))
+/// The session key of a line, and whether it only names what wrote the line.
+pub(crate) fn session_of<'a>(rules: &[SessionRule], line: &Line<'a>) -> (Cow<'a, str>, bool) {
+    let found = rules.iter().find_map(|rule| Some((apply(rule, line)?, names_writer(rule))));
+    found.unwrap_or((Cow::Borrowed(line.stream), true))
+}
+
+/// Whether keys of this rule go on for as long as their writer does.
+fn names_writer(rule: &SessionRule) -> bool {
+    match rule {
+        SessionRule::TraceId
+        | SessionRule::Attribute(_)
+        | SessionRule::ResourceAttribute(_)
+        | SessionRule::Param(_) => false,
+        SessionRule::ServiceInstance
+        | SessionRule::InstanceAndThread(_)
+        | SessionRule::Service
+        | SessionRule::Stream => true,
+    }
 }
 
 fn apply<'a>(rule: &SessionRule, line: &Line<'a>) -> Option<Cow<'a, str>> {
@@ -77,13 +92,13 @@ mod tests {
         let rules = [SessionRule::TraceId, SessionRule::ServiceInstance, SessionRule::Service];
         let resource = r#"{"service.name":"cart","service.instance.id":"cart-7"}"#;
         let mut line = Line { trace_id: "ab", resource, service: "cart", stream: "s", ..Line::default() };
-        assert_eq!(session_of(&rules, &line), "ab");
+        assert_eq!(session_of(&rules, &line), ("ab".into(), false));
         line.trace_id = "";
-        assert_eq!(session_of(&rules, &line), "cart/cart-7");
+        assert_eq!(session_of(&rules, &line), ("cart/cart-7".into(), true));
         line.resource = "{}";
-        assert_eq!(session_of(&rules, &line), "cart");
+        assert_eq!(session_of(&rules, &line), ("cart".into(), true));
         line.service = "";
-        assert_eq!(session_of(&rules, &line), "s");
+        assert_eq!(session_of(&rules, &line), ("s".into(), true));
     }
 
     #[test]
@@ -94,20 +109,20 @@ mod tests {
             ParamSpan { kind: ParamKind::Ip, start: 24, end: 35 },
         ];
         let line = Line { body, params: &params, stream: "hdfs", ..Line::default() };
-        assert_eq!(session_of(&[SessionRule::Param(ParamKind::Block)], &line), "blk_1");
-        assert_eq!(session_of(&[SessionRule::Param(ParamKind::Uuid)], &line), "hdfs");
+        assert_eq!(session_of(&[SessionRule::Param(ParamKind::Block)], &line), ("blk_1".into(), false));
+        assert_eq!(session_of(&[SessionRule::Param(ParamKind::Uuid)], &line), ("hdfs".into(), true));
     }
 
     #[test]
     fn attributes_of_any_type_are_keys() {
         let attributes = r#"{"job":"j-1","thread.id":17,"none":null}"#;
         let line = Line { attributes, service: "s", stream: "x", ..Line::default() };
-        let of = |rule| session_of(&[rule], &line).into_owned();
+        let of = |rule| session_of(&[rule], &line).0.into_owned();
         assert_eq!(of(SessionRule::Attribute("job".into())), "j-1");
         assert_eq!(of(SessionRule::InstanceAndThread("thread.id".into())), "s//17");
         assert_eq!(of(SessionRule::Attribute("none".into())), "x");
         assert_eq!(
-            session_of(&[SessionRule::Attribute("job".into())], &Line { attributes: "{job", stream: "x", ..line }),
+            session_of(&[SessionRule::Attribute("job".into())], &Line { attributes: "{job", stream: "x", ..line }).0,
             "x"
         );
     }

@@ -2,7 +2,7 @@
 //! the culprit. Nothing is staged: the shop is simulated, but everything from the socket on is the product.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     path::PathBuf,
     sync::mpsc,
     time::{Duration, Instant, SystemTime},
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use faultline_core::{Alert, Incident, Sink};
+use faultline_core::{Alert, AlertId, Incident, Sink};
 use faultline_detectors::lifecycle::Monitor;
 use faultline_simulator::{Fault, FaultKind, Simulation, shop};
 
@@ -26,6 +26,9 @@ use crate::{
 const SHIP: Duration = Duration::from_millis(200);
 /// Within this time after the injection the incident must name the culprit.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// False alerts that are printed; the rest is counted.
+const SHOWN: usize = 10;
 
 /// Arguments of `faultline demo`.
 #[derive(clap::Args)]
@@ -129,7 +132,9 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
         speaker.send(&shop.advance_to(now_ns())).await?;
     }
     let before: Vec<News> = news.try_iter().collect();
-    let n_false = before.iter().flat_map(|news| &news.alerts).map(|alert| alert.id).collect::<BTreeSet<_>>().len();
+    // An alert is published again when it grows.
+    let false_alerts: BTreeMap<AlertId, &Alert> =
+        before.iter().flat_map(|news| &news.alerts).map(|alert| (alert.id, alert)).collect();
 
     let kind = FaultKind::from(args.fault);
     let fault = Fault {
@@ -165,8 +170,8 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
     } else {
         say(format!("no incident named {} within {} s", args.service, LIMIT.as_secs()));
     }
-    say(format!("false alerts before the injection: {n_false}"));
-    for alert in before.iter().flat_map(|news| &news.alerts) {
+    say(format!("false alerts before the injection: {}", false_alerts.len()));
+    for alert in false_alerts.values().take(SHOWN) {
         outln!("          {} {} {}: {}", alert.id, alert.detector, alert.service, alert.evidence.summary);
     }
     if args.stay {
@@ -174,7 +179,7 @@ async fn play(args: &Args, data_dir: &std::path::Path) -> anyhow::Result<()> {
         tokio::signal::ctrl_c().await?;
     }
     service.stop().await?;
-    if verdict.is_none() || n_false > 0 {
+    if verdict.is_none() || !false_alerts.is_empty() {
         return Err(Exit::new(exit::INTERNAL, "the demo did not show what it should").into());
     }
     Ok(())
@@ -220,10 +225,6 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     config.ingest.otlp.http.endpoint = "127.0.0.1:0".into();
     config.api.endpoint = "127.0.0.1:0".into();
     config.detection.seed = args.seed;
-    // DeepLog's fit takes longer than a demo should, and LogSed does not yet judge streams without sessions, such as
-    // health checks, fairly; everything else runs as it would in service.
-    config.detection.detectors.remove("deeplog");
-    config.detection.detectors.remove("logsed");
     Ok(config)
 }
 

@@ -33,10 +33,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut config = args.config.load()?;
-    if let Some(name) = &args.preset {
-        config.apply_preset(name)?;
-    }
+    let mut config = args.config.load_with(args.preset.as_deref())?;
     // The whole file is the warm-up.
     config.detection.warm_up.records = Some(u64::MAX);
     config.detection.warm_up.sessions = None;

@@ -32,7 +32,17 @@ impl ConfigArgs {
     /// # Errors
     /// Names the file, key or variable that is wrong.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref(), &environment(), &self.set)
+        self.load_with(None)
+    }
+
+    /// [`Self::load`] with a preset, where one is given, in place of one that the configuration names.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(&self, preset: Option<&str>) -> Result<Config, ConfigError> {
+        let preset = preset.map(|name| format!("preset={name}"));
+        let settings: Vec<String> = self.set.iter().cloned().chain(preset).collect();
+        Config::load(self.config.as_deref(), &environment(), &settings)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     exit::{self, Exit},
     out::outln,
-    pipeline::Pipeline,
+    pipeline::{Feed, Pipeline},
     progress,
 };
 
@@ -61,10 +61,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut config = args.config.load()?;
-    if let Some(name) = &args.preset {
-        config.apply_preset(name)?;
-    }
+    let mut config = args.config.load_with(args.preset.as_deref())?;
     if let Some(share) = args.train {
         train_on_first(&mut config, &args.file, share)?;
     }
@@ -127,7 +124,8 @@ pub fn replay(config: &Config, file: &Path, data_dir: &Path, models: Option<&Pat
     let store =
         Store::open(data_dir, storage).with_context(|| format!("opening the data directory {}", data_dir.display()))?;
     let published = Published::default();
-    let pipeline = Pipeline::start(config, &store, monitor(config, models)?, vec![Box::new(published.clone())])?;
+    let pipeline =
+        Pipeline::start(config, &store, monitor(config, models)?, Feed::File, vec![Box::new(published.clone())])?;
     let progress = pipeline.progress();
     let bar = progress::lines(&file.display().to_string());
 

@@ -14,7 +14,7 @@ use crate::{
     commands::ConfigArgs,
     config::Config,
     exit::{self, Exit},
-    pipeline::{Pipeline, Progress},
+    pipeline::{Feed, Pipeline, Progress},
 };
 
 /// How long a stop may take before what is left in the pipeline is given up.
@@ -106,7 +106,7 @@ impl Service {
 
         let store = Store::open(data_dir, config.storage.clone())
             .with_context(|| format!("opening the data directory {}", data_dir.display()))?;
-        let pipeline = Pipeline::start(config, &store, monitor, sinks)?;
+        let pipeline = Pipeline::start(config, &store, monitor, Feed::Live, sinks)?;
         let readiness = Readiness::default();
         let state = ApiState { store: store.clone(), readiness: readiness.clone(), metrics };
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, Int32Builder, ListArray, ListBuilder, RecordBatch, StringArray, StringBuilder,
+        ArrayRef, BooleanArray, Int32Builder, ListArray, ListBuilder, RecordBatch, StringArray, StringBuilder,
         StringDictionaryBuilder, TimestampNanosecondArray, TimestampNanosecondBuilder, UInt32Array, UInt32Builder,
         UInt64Array, new_null_array,
     },
@@ -14,7 +14,7 @@ use arrow::{
 use super::{DictArray, batch_type, dictionary, timestamp};
 
 batch_type! {
-    /// Log records. Decoders fill everything up to `span_id`; station 3 sets `record_id`; station 4 sets the last three.
+    /// Log records. Decoders fill everything up to `span_id`; station 3 sets `record_id`; station 4 sets the last four.
     LogBatch, "log",
     {
         /// Position among everything accepted, set at station 3; 0 before.
@@ -53,6 +53,9 @@ batch_type! {
         params: ListArray = DataType::List(Arc::new(Field::new("item", DataType::Utf8, true))), Yes;
         /// Session key, from station 4.
         session: StringArray = DataType::Utf8, Yes;
+        /// Whether the session key only names what wrote the record, such as a service or a host, and so marks neither a
+        /// beginning nor an end; from station 4.
+        session_is_stream: BooleanArray = DataType::Boolean, Yes;
     }
 }
 
@@ -186,6 +189,7 @@ impl LogBatchBuilder {
             new_null_array(&DataType::UInt64, n_records),
             params,
             new_null_array(&DataType::Utf8, n_records),
+            new_null_array(&DataType::Boolean, n_records),
         ];
         let batch = RecordBatch::try_new(LogBatch::schema(), columns).expect("the builder fills the schema's columns");
         LogBatch::try_new(batch).expect("the builder fills the schema's columns")

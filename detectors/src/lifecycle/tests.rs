@@ -289,3 +289,21 @@ fn a_model_that_returns_no_score_is_sidelined_loudly_and_alone() {
     let outcome = monitor.process(&[normal.closed()]);
     assert_eq!((outcome.events.len(), outcome.scored.len()), (0, 1), "said once");
 }
+
+#[test]
+fn a_deferred_fit_gives_the_models_that_an_immediate_one_gives() {
+    let sessions: Vec<Session> = synthetic(4, 300, 0.0).into_iter().map(|(session, _)| session).collect();
+    let windows: Vec<Window<'_>> = sessions.iter().map(Session::closed).collect();
+    let mut immediate = Monitor::new(config(300)).expect("valid");
+    immediate.process(&windows);
+    let mut deferring = Monitor::new(config(300)).expect("valid").deferring_fits();
+    assert_eq!(deferring.process(&windows[..299]).events, []);
+    assert!(deferring.begin_fit().is_none(), "one session is missing");
+    assert_eq!(deferring.process(&windows[299..]).events, []);
+    let job = deferring.begin_fit().expect("the warm-up is complete");
+    assert!(!deferring.is_in_service() && deferring.progress() < 1.0 && deferring.begin_fit().is_none());
+    deferring.conclude(job.run());
+    let versions = |monitor: &Monitor| monitor.models().iter().map(Model::version).collect::<Vec<_>>();
+    assert!(deferring.is_in_service());
+    assert_eq!(versions(&deferring), versions(&immediate));
+}

@@ -23,6 +23,8 @@ pub(super) enum Owner {
 pub(super) struct Session {
     pub key: WindowKey,
     pub owner: Owner,
+    /// Whether it marks no beginning and no end: everything that one writer writes.
+    pub is_stream: bool,
     pub records: Vec<LogEntry>,
     /// `records[..n_scored]` have been in a settled window.
     pub n_scored: usize,
@@ -78,11 +80,12 @@ impl Sessions {
         self.by_service.get(&service).copied()
     }
 
-    pub fn open(&mut self, key: WindowKey, owner: Owner, records: Vec<LogEntry>) -> u32 {
+    pub fn open(&mut self, key: WindowKey, owner: Owner, is_stream: bool, records: Vec<LogEntry>) -> u32 {
         let session_key = Arc::clone(&key.session);
         let session = Session {
             key,
             owner,
+            is_stream,
             records,
             n_scored: 0,
             n_context: 0,

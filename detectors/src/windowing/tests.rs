@@ -277,3 +277,17 @@ proptest! {
         prop_assert_eq!(sessions_of(&config(), &[records]), expected);
     }
 }
+
+#[test]
+fn records_grouped_by_service_within_a_batch_come_out_in_order_of_time() {
+    let lateness = WindowConfig { allowed_lateness_ms: 1_000, ..config() };
+    let mut windower = Windower::new(lateness).expect("valid");
+    // One request that covers ten seconds, service by service.
+    windower.push(&batch_of(1, &[(0, "a", 1), (9_000, "a", 4), (100, "a", 2), (8_000, "a", 3)]));
+    windower.finish();
+    let windows = windower.ready();
+    let templates: Vec<u64> = windows[0].as_log().expect("logs").records.iter().map(|r| r.template.0).collect();
+    assert_eq!(templates, [1, 2, 3, 4]);
+    drop(windows);
+    assert_eq!(windower.stats().n_late, 0);
+}

@@ -67,6 +67,8 @@ fn accuracy(system: &LabelledSystem, presets: Presets) -> anyhow::Result<Parsing
     };
     // The structured files hold the message without its header.
     config.line_format = None;
+    config.time_fields.clear();
+    config.time_format = None;
     let mut parser = LogParser::new(config)?;
     let mut builder = LogBatchBuilder::default();
     for content in &system.contents {

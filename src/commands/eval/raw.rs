@@ -15,8 +15,7 @@ const TRAIN_SHARE: f64 = 0.3;
 pub fn hdfs_raw(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::Result<()> {
     let files = super::locate(args, "hdfs")?;
     let raw = RawHdfs::load(&files.data)?;
-    let mut config = args.config.load()?;
-    config.apply_preset("hdfs")?;
+    let mut config = args.config.load_with(Some("hdfs"))?;
     train_on_first(&mut config, &raw.log, TRAIN_SHARE)?;
     let scratch = tempfile::tempdir()?;
     let before = Usage::now();
