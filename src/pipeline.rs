@@ -366,7 +366,7 @@ fn judge(windower: &mut Windower, monitor: &mut Monitor, progress: &Progress) ->
     // Score before learn, always; what alerted is not learned.
     monitor.learn(&windows, &scores.scored);
     drop(windows);
-    windower.settle();
+    windower.settle_first(scores.n_taken);
     alerts.extend(monitor.advance_to(windower.watermark_unix_nano()));
 
     for event in &scores.events {

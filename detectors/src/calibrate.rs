@@ -204,8 +204,8 @@ impl Calibration {
 /// Index of the first of the abnormal scores among the sorted `scores`, their number when there are none.
 ///
 /// Abnormal are at most a share `contamination` of them that lie together beyond a gap, and are far more than an
-/// exponential tail would put there. The tail's scale comes from the scores between the quartile and the share, as if
-/// the rest were unknown (censored); it is 1 at least, the unit in which detectors score. Fewer than five are left
+/// exponential tail would put there. The tail's scale comes from the upper quarter of the scores below that share, as
+/// if those beyond were unknown (censored); it is 1 at least, the unit in which detectors score. Fewer than five are left
 /// in: so few may be the end of a heavy tail.
 fn first_outlier(scores: &[f64], contamination: f64) -> usize {
     const FEWEST: usize = 5;
@@ -216,7 +216,8 @@ fn first_outlier(scores: &[f64], contamination: f64) -> usize {
     if n_suspects < FEWEST {
         return n;
     }
-    let (start, first_suspect) = (n * 3 / 4, n - n_suspects);
+    let first_suspect = n - n_suspects;
+    let start = first_suspect * 3 / 4;
     let (threshold, censored_at) = (scores[start], scores[first_suspect - 1]);
     let excesses: f64 = scores[start..first_suspect].iter().map(|score| score - threshold).sum();
     let n_known = (first_suspect - start) as f64;

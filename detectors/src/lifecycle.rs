@@ -140,6 +140,8 @@ pub struct Scores {
     pub scored: Vec<Scored>,
     /// What happened besides.
     pub events: Vec<MonitorEvent>,
+    /// Windows that were taken. The others came after the end of the warm-up and wait for a deferred fit.
+    pub n_taken: usize,
 }
 
 /// Everything that came of one batch of windows.
@@ -274,7 +276,7 @@ impl Monitor {
 
     /// Stations 7 and 8 in one go: score, alert, learn.
     pub fn process(&mut self, windows: &[Window<'_>]) -> Outcome {
-        let Scores { scored, events } = self.score(windows);
+        let Scores { scored, events, .. } = self.score(windows);
         let alerts = self.alert(windows, &scored);
         self.learn(windows, &scored);
         Outcome { scored, alerts, events }
@@ -284,17 +286,19 @@ impl Monitor {
     /// fitted when there are enough.
     pub fn score(&mut self, windows: &[Window<'_>]) -> Scores {
         let mut events = Vec::new();
-        let mut first = 0;
+        let (mut first, mut n_taken) = (0, windows.len());
         if let Phase::WarmUp(collector) = &mut self.phase {
             first = windows.len();
             for (idx, window) in windows.iter().enumerate() {
                 collector.take(window);
-                if !self.defers_fits && collector.progress(&self.config.warm_up) >= 1.0 {
+                if collector.progress(&self.config.warm_up) >= 1.0 {
                     first = idx + 1;
                     break;
                 }
             }
-            if !self.defers_fits && collector.progress(&self.config.warm_up) >= 1.0 {
+            if self.defers_fits {
+                n_taken = first;
+            } else if collector.progress(&self.config.warm_up) >= 1.0 {
                 events = self.end_warm_up();
             }
         }
@@ -309,7 +313,7 @@ impl Monitor {
                 scored[from..].iter_mut().for_each(|scored| scored.window += first);
             }
         }
-        Scores { scored, events }
+        Scores { scored, events, n_taken }
     }
 
     /// Station 8: alerts that are new or have changed.
@@ -366,8 +370,8 @@ impl Monitor {
         Self { defers_fits: true, ..self }
     }
 
-    /// The fit to run, once the warm-up is complete. Until its result comes back with [`Self::conclude`], windows should be
-    /// held back: they are neither learned nor scored.
+    /// The fit to run, once the warm-up is complete. Until its result comes back with [`Self::conclude`], windows are to be
+    /// held back.
     pub fn begin_fit(&mut self) -> Option<FitJob> {
         let Phase::WarmUp(collector) = &mut self.phase else { return None };
         if collector.progress(&self.config.warm_up) < 1.0 {
@@ -452,11 +456,13 @@ fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>, Vec<Window
     const ENOUGH: usize = 100;
     let has_enough = windows.iter().filter(|window| is_closed(window)).count() >= ENOUGH;
     let (mut training, mut calibration) = (Vec::new(), Vec::new());
-    let mut due = 0.0;
+    let mut n_candidates = 0;
+    // A little more, so that a tenth of ten is one.
+    let due = |n: u64| (n as f64 * share + 1e-9) as u64;
     for window in windows {
-        due += if !has_enough || is_closed(window) { share } else { 0.0 };
-        if due >= 1.0 {
-            due -= 1.0;
+        let is_candidate = !has_enough || is_closed(window);
+        n_candidates += u64::from(is_candidate);
+        if is_candidate && due(n_candidates) > due(n_candidates - 1) {
             calibration.push(*window);
         } else {
             training.push(*window);

@@ -278,14 +278,21 @@ impl Windower {
 
     /// Takes everything that [`Self::ready`] shows as scored, and forgets the sessions that have ended.
     pub fn settle(&mut self) {
+        self.settle_first(usize::MAX);
+    }
+
+    /// Takes the first `n` windows that [`Self::ready`] shows as scored; it will show the others again.
+    pub fn settle_first(&mut self, n: usize) {
         const MAX_SPARE: usize = 4096;
-        for mut done in self.done.drain(..) {
+        let n_done = n.min(self.done.len());
+        let n_touched = (n - n_done).min(self.touched.len());
+        for mut done in self.done.drain(..n_done) {
             if self.spare.len() < MAX_SPARE {
                 done.records.clear();
                 self.spare.push(done.records);
             }
         }
-        for slot in self.touched.drain(..) {
+        for slot in self.touched.drain(..n_touched) {
             let session = self.sessions.get_mut(slot);
             if std::mem::take(&mut session.touched) && self.config.emit == Emit::Incremental {
                 session.n_scored = session.records.len();

@@ -55,7 +55,8 @@ pub struct Config {
     pub rare_share: f64,
     /// Standard deviations by which an edge must beat a random order of the session's records.
     pub significance: f64,
-    /// A lag is a latency anomaly when so large a share of sessions has no longer one. Raise it towards 1 to hear of
+    /// A lag is a latency anomaly when so large a share of sessions has no longer one. Lower it to hear of small delays; one
+    /// slow host among hundreds then alerts all day. Raise it towards 1 to hear of
     /// gross delays only.
     pub lag_quantile: f64,
     /// Services under which one template is a node of its own each; a template written by more services is one node.
@@ -74,7 +75,7 @@ impl Default for Config {
             confidence: 0.95,
             rare_share: 0.02,
             significance: 4.0,
-            lag_quantile: 0.999,
+            lag_quantile: 0.9999,
             max_services: 32,
             max_nodes: 4096,
             max_records: 4096,

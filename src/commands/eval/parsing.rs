@@ -75,12 +75,16 @@ fn accuracy(system: &LabelledSystem, presets: Presets) -> anyhow::Result<Parsing
         builder.push(&LogRecord { body: content, service_name: &system.name, ..LogRecord::default() });
     }
     let parsed = parser.parse(builder.finish());
+    // Templates that merged later are one group.
+    let merged: std::collections::BTreeMap<u64, u64> =
+        parser.aliases().into_iter().map(|(alias, template)| (alias.0, template.0)).collect();
     // The texts as they are at the end: a template may have widened since a line was given its id.
     let texts: std::collections::BTreeMap<u64, String> =
         parser.templates().into_iter().map(|template| (template.id.0, template.text)).collect();
     let groups: Vec<(String, &str)> = parsed
         .template_id()
         .iter()
+        .map(|id| id.map(|id| merged.get(&id).copied().unwrap_or(id)))
         .map(|id| id.map_or((String::new(), ""), |id| (id.to_string(), texts.get(&id).map_or("", String::as_str))))
         .collect();
     let predicted: Vec<Parsed<'_>> = groups.iter().map(|(group, template)| Parsed { group, template }).collect();
