@@ -28,6 +28,7 @@
 //! - The parameter-value model, workflow construction and the online update from feedback are not here yet; `learn` does
 //!   nothing.
 
+mod kernel;
 mod net;
 
 use std::collections::BTreeMap;
@@ -39,7 +40,10 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::net::{Examples, Predictor, Schedule, Shape, Symbol};
+use self::{
+    kernel::Predictor,
+    net::{Examples, Schedule, Shape, Symbol},
+};
 use crate::{algorithm::Algorithm, evidence};
 
 /// Hyperparameters of [`DeepLog`].
@@ -68,7 +72,7 @@ pub struct Config {
     pub max_contexts: usize,
     /// Contexts computed in all of training, a time bound: about 5,000 to 15,000 a second on one core.
     pub max_training_windows: usize,
-    /// Contexts whose predictions are kept, a memory bound; the cache is emptied when it is full.
+    /// Contexts whose predictions are kept, a memory bound as are 64 MiB; the cache is emptied when it is full.
     pub cache_contexts: usize,
 }
 
@@ -109,6 +113,7 @@ pub struct Model {
     weights: Vec<f32>,
     predictor: Predictor,
     cache: Cache,
+    scratch: Scratch,
 }
 
 /// The templates of training in order of id. Symbols are positions in it; the three after it are special.
@@ -142,6 +147,11 @@ impl Vocabulary {
         self.templates.len() as Symbol + 1
     }
 
+    /// Symbols that records can be, the special ones included.
+    fn n_symbols(&self) -> usize {
+        self.templates.len() + 2
+    }
+
     fn shape(&self, config: &Config) -> Shape {
         Shape {
             n_inputs: self.templates.len() + 1,
@@ -154,11 +164,15 @@ impl Vocabulary {
 
     /// The session's symbols after `window` start symbols: the context of record i is `[i..i + window]` of it.
     fn padded(&self, log: &LogWindow<'_>, window: usize) -> Vec<Symbol> {
-        let mut padded = vec![self.start(); window];
-        padded.extend(
-            log.records.iter().map(|record| self.symbols.get(&record.template).copied().unwrap_or(self.unseen())),
-        );
+        let mut padded = Vec::with_capacity(window + log.records.len());
+        self.pad_into(log, window, &mut padded);
         padded
+    }
+
+    fn pad_into(&self, log: &LogWindow<'_>, window: usize, padded: &mut Vec<Symbol>) {
+        padded.extend(std::iter::repeat_n(self.start(), window));
+        let symbol = |template: TemplateId| self.symbols.get(&template).copied().unwrap_or(self.unseen());
+        padded.extend(log.records.iter().map(|record| symbol(record.template)));
     }
 
     /// What there is to predict in `log`: positions of fresh records, and the end once the session is closed. A record
@@ -170,11 +184,40 @@ impl Vocabulary {
     }
 }
 
-/// Log-probabilities by context.
+/// What is known of contexts, a row each. Exact: a row says what the network says.
 #[derive(Debug, Default)]
 struct Cache {
     row_of: FxHashMap<Box<[Symbol]>, usize>,
-    rows: Vec<f32>,
+    /// Scores of every template that may come next, and of the end.
+    scores: Vec<f32>,
+    /// The row of the context that a symbol leads to, where it has been looked up once: records of a known path then cost
+    /// an array lookup instead of a hash of their context.
+    next: Vec<u32>,
+}
+
+/// See [`Cache::next`].
+const UNKNOWN_ROW: u32 = u32::MAX;
+
+/// Bytes that a cache may take, however many contexts the configuration allows.
+const MAX_CACHE_BYTES: usize = 64 << 20;
+
+impl Cache {
+    /// A row for a context that has none. Its scores are to be pushed in the order of insertion.
+    fn insert(&mut self, context: &[Symbol], n_symbols: usize) -> usize {
+        let row = self.row_of.len();
+        self.row_of.insert(context.into(), row);
+        self.next.resize((row + 1) * n_symbols, UNKNOWN_ROW);
+        row
+    }
+}
+
+/// Buffers that calls share.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// The padded symbols of the windows, one window after another.
+    symbols: Vec<Symbol>,
+    /// For each prediction its row in the cache.
+    rows: Vec<usize>,
 }
 
 /// How one prediction turned out.
@@ -355,36 +398,72 @@ fn examples_of(config: &Config, vocabulary: &Vocabulary, windows: &[&LogWindow<'
 impl Model {
     fn new(config: &Config, version: u64, vocabulary: Vocabulary, weights: Vec<f32>) -> Self {
         let predictor = Predictor::new(vocabulary.shape(config), &weights);
-        Self { config: config.clone(), version, vocabulary, weights, predictor, cache: Cache::default() }
+        Self {
+            config: config.clone(),
+            version,
+            vocabulary,
+            weights,
+            predictor,
+            cache: Cache::default(),
+            scratch: Scratch::default(),
+        }
     }
 
     /// Scores `windows`, of which no more than the cache holds contexts are new to it.
     fn score_group(&mut self, windows: &[Window<'_>], scores: &mut Vec<Option<Score>>) {
-        let Self { config, vocabulary, predictor, cache, .. } = self;
+        let Self { config, vocabulary, predictor, cache, scratch, .. } = self;
         let h = config.window;
         let n_outputs = vocabulary.templates.len() + 1;
-        let padded: Vec<Vec<Symbol>> =
-            windows.iter().map(|window| window.as_log().map_or(Vec::new(), |log| vocabulary.padded(log, h))).collect();
+        scratch.symbols.clear();
+        for log in windows.iter().filter_map(Window::as_log) {
+            vocabulary.pad_into(log, h, &mut scratch.symbols);
+        }
+        scratch.rows.clear();
         let mut missing: Vec<&[Symbol]> = Vec::new();
-        let n_known = cache.rows.len() / n_outputs;
-        for (window, padded) in windows.iter().zip(&padded) {
-            let Some(log) = window.as_log() else { continue };
+        let mut start = 0;
+        for log in windows.iter().filter_map(Window::as_log) {
+            let padded = &scratch.symbols[start..start + h + log.records.len()];
+            start += padded.len();
+            let mut before: Option<usize> = None;
             for position in vocabulary.positions(log, h) {
-                let context = &padded[position..position + h];
-                if !cache.row_of.contains_key(context) {
-                    cache.row_of.insert(context.into(), n_known + missing.len());
-                    missing.push(context);
-                }
+                // The context before and the symbol after it make this context.
+                let step = before.map(|row| row * vocabulary.n_symbols() + usize::from(padded[position + h - 1]));
+                let row = match step.map(|step| cache.next[step]) {
+                    Some(row) if row != UNKNOWN_ROW => row as usize,
+                    _ => {
+                        let context = &padded[position..position + h];
+                        let row = cache.row_of.get(context).copied().unwrap_or_else(|| {
+                            missing.push(context);
+                            cache.insert(context, vocabulary.n_symbols())
+                        });
+                        if let Some(step) = step {
+                            cache.next[step] = row as u32;
+                        }
+                        row
+                    }
+                };
+                scratch.rows.push(row);
+                before = Some(row);
             }
         }
-        cache.rows.extend(predictor.log_probabilities(&missing));
-        for (window, padded) in windows.iter().zip(&padded) {
+        for row in predictor.log_probabilities(&missing).chunks_exact(n_outputs) {
+            push_scores(row, &mut cache.scores);
+        }
+        let (mut start, mut rows) = (0, scratch.rows.iter());
+        for window in windows {
             let mut worst: Option<Score> = None;
             if let Some(log) = window.as_log() {
-                for position in vocabulary.positions(log, h) {
-                    let row = cache.row_of[&padded[position..position + h]];
-                    let row = &cache.rows[row * n_outputs..(row + 1) * n_outputs];
-                    let value = Surprise::of(padded.get(position + h).copied(), row).score();
+                let padded = &scratch.symbols[start..start + h + log.records.len()];
+                start += padded.len();
+                for (position, row) in vocabulary.positions(log, h).zip(&mut rows) {
+                    let next = padded.get(position + h).map_or(n_outputs - 1, |&symbol| usize::from(symbol));
+                    // The end has the last place; a template outside the vocabulary has none.
+                    let is_known = next < n_outputs - 1 || position + h == padded.len();
+                    let value = if is_known {
+                        f64::from(cache.scores[row * n_outputs + next])
+                    } else {
+                        unseen_score(n_outputs)
+                    };
                     if worst.is_none_or(|worst| value > worst.value) {
                         // The end of the session is the doing of its last record.
                         worst = Some(Score { value, culprit: position.min(log.records.len() - 1) });
@@ -393,6 +472,31 @@ impl Model {
             }
             scores.push(worst);
         }
+    }
+}
+
+/// What a template outside the vocabulary scores, rounded as the others are.
+fn unseen_score(n_outputs: usize) -> f64 {
+    let surprise = Surprise { what: What::Unseen, rank: n_outputs + 1, nll: MAX_NLL };
+    f64::from(surprise.score() as f32)
+}
+
+/// Appends the score of every symbol, and last that of the end, given their log-probabilities.
+fn push_scores(log_probabilities: &[f32], scores: &mut Vec<f32>) {
+    let end = log_probabilities.len() - 1;
+    let mut order: Vec<usize> = (0..log_probabilities.len()).collect();
+    order.sort_unstable_by(|&a, &b| log_probabilities[b].total_cmp(&log_probabilities[a]));
+    let first = scores.len();
+    scores.resize(first + log_probabilities.len(), 0.0);
+    let (mut rank, mut before) = (0, f32::INFINITY);
+    for (place, &symbol) in order.iter().enumerate() {
+        let own = log_probabilities[symbol];
+        if own < before {
+            (rank, before) = (place + 1, own);
+        }
+        let what = if symbol == end { What::End } else { What::Known };
+        let surprise = Surprise { what, rank, nll: (-f64::from(own)).clamp(0.0, MAX_NLL) };
+        scores[first + symbol] = surprise.score() as f32;
     }
 }
 
@@ -414,15 +518,16 @@ impl Detector for Model {
             window.as_log().map_or(0, |log| self.vocabulary.positions(log, self.config.window).len())
         };
         let sizes: Vec<usize> = windows.iter().map(n_positions).collect();
+        let max_rows = (MAX_CACHE_BYTES / (8 * self.vocabulary.n_symbols())).clamp(1, self.config.cache_contexts);
         let mut begin = 0;
         while begin < windows.len() {
             let mut end = begin + 1;
             let mut n_contexts = sizes[begin];
-            while end < windows.len() && n_contexts + sizes[end] <= self.config.cache_contexts {
+            while end < windows.len() && n_contexts + sizes[end] <= max_rows {
                 n_contexts += sizes[end];
                 end += 1;
             }
-            if self.cache.row_of.len() + n_contexts > self.config.cache_contexts {
+            if self.cache.row_of.len() + n_contexts > max_rows {
                 self.cache = Cache::default();
             }
             self.score_group(&windows[begin..end], scores);

@@ -1,4 +1,5 @@
-//! The network of DeepLog's log-key model on `burn`: stacked LSTM cells over one-hot keys and a softmax over the next.
+//! Training of DeepLog's log-key model on `burn`: stacked LSTM cells over one-hot keys and a softmax over the next.
+//! `kernel` serves what is trained here.
 //!
 //! `burn` holds the weights, multiplies matrices and runs Adam. The cell between the matrix products is fused by hand,
 //! forward and backward, because flex's tanh and sigmoid are scalar calls into libm and its autodiff computes them twice:
@@ -8,9 +9,7 @@
 //! output) are contiguous row blocks of one matrix. tanh is 2σ(2x) − 1; for the candidate gate the inner factor 2 is part
 //! of the weights, so that one sigmoid covers all four gates.
 //!
-//! Cost: about 1 MFLOP a context forward at 2 × 64 and ten steps, three times that to train. Results do not depend on
-//! which contexts share a batch: every batch is padded to a multiple of [`LANES`] columns, and a column is computed
-//! with the same operations in the same order wherever it stands.
+//! Cost: about 3 MFLOP a context and pass at 2 × 64 and ten steps. Every batch is padded to a multiple of [`LANES`] columns.
 
 use burn::{
     optim::{AdamConfig, Optimizer},
@@ -25,9 +24,6 @@ pub type Symbol = u16;
 
 /// Columns of a batch are a multiple of this.
 const LANES: usize = 16;
-
-/// Contexts that share one forward pass when scoring.
-const INFERENCE_BATCH: usize = 128;
 
 /// Sizes of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +268,8 @@ fn values(tensor: Tensor<2>) -> Vec<f32> {
 }
 
 /// 1 / (1 + e^−x) without a branch or a call, so that the compiler vectorises it; exact to about 2e−7.
-fn sigmoid(x: f32) -> f32 {
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
     // e^y as 2^n · e^r with |r| ≤ ln 2 / 2; adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let y = (-x).clamp(-80.0, 80.0);
@@ -406,43 +403,27 @@ impl Target {
     }
 }
 
-fn log_sum_exp(values: impl Iterator<Item = f32> + Clone) -> f32 {
+/// ln Σ eˣ, safe from overflow.
+pub fn log_sum_exp(values: impl Iterator<Item = f32> + Clone) -> f32 {
     let max = values.clone().fold(f32::NEG_INFINITY, f32::max);
     values.map(|value| (value - max).exp()).sum::<f32>().ln() + max
 }
 
-/// A trained network, ready to predict.
-#[derive(Debug)]
-pub struct Predictor {
-    shape: Shape,
-    net: Lstm,
-    device: Device,
-}
-
-impl Predictor {
-    /// A network of `shape` with `weights`, which must be as many as the shape asks for.
-    pub fn new(shape: Shape, weights: &[f32]) -> Self {
-        let device = Device::flex();
-        let net = Lstm::of(shape, &matrices_of(shape, weights, &device));
-        Self { shape, net, device }
+/// For each context the log-probability of each output symbol, one row after another: what `kernel` is checked against.
+#[cfg(test)]
+pub fn log_probabilities(shape: Shape, weights: &[f32], contexts: &[&[Symbol]]) -> Vec<f32> {
+    let device = Device::flex();
+    let net = Lstm::of(shape, &matrices_of(shape, weights, &device));
+    let (logits, _) = net.forward(one_hot(contexts, shape, &device));
+    let width = logits.dims()[1];
+    let logits = values(logits);
+    let mut rows = Vec::with_capacity(contexts.len() * shape.n_outputs);
+    for column in 0..contexts.len() {
+        let of = |symbol: usize| logits[symbol * width + column];
+        let log_sum = log_sum_exp((0..shape.n_outputs).map(of));
+        rows.extend((0..shape.n_outputs).map(|symbol| of(symbol) - log_sum));
     }
-
-    /// For each context the log-probability of each output symbol, one row after another.
-    pub fn log_probabilities(&self, contexts: &[&[Symbol]]) -> Vec<f32> {
-        let n_outputs = self.shape.n_outputs;
-        let mut rows = Vec::with_capacity(contexts.len() * n_outputs);
-        for batch in contexts.chunks(INFERENCE_BATCH) {
-            let (logits, _) = self.net.forward(one_hot(batch, self.shape, &self.device));
-            let width = logits.dims()[1];
-            let logits = values(logits);
-            for column in 0..batch.len() {
-                let of = |symbol: usize| logits[symbol * width + column];
-                let log_sum = log_sum_exp((0..n_outputs).map(of));
-                rows.extend((0..n_outputs).map(|symbol| of(symbol) - log_sum));
-            }
-        }
-        rows
-    }
+    rows
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ fn a_score_does_not_depend_on_company_or_on_the_cache() {
 fn predictions_are_bitwise_equal_in_any_batch() {
     let shape = net::Shape { n_inputs: 12, n_outputs: 12, window: 10, hidden: 64, layers: 2 };
     let weights: Vec<f32> = (0..shape.n_weights()).map(|i| ((i * 7919 % 1000) as f32 / 500.0 - 1.0) * 0.3).collect();
-    let predictor = net::Predictor::new(shape, &weights);
+    let predictor = super::kernel::Predictor::new(shape, &weights);
     let contexts: Vec<Vec<u16>> = (0..600).map(|n: u16| (0..10).map(|i| (n * 31 + i * i * 7) % 13).collect()).collect();
     let borrowed: Vec<&[u16]> = contexts.iter().map(Vec::as_slice).collect();
     let together = predictor.log_probabilities(&borrowed);
