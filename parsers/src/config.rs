@@ -63,6 +63,9 @@ pub enum SessionRule {
     Attribute(String),
     /// A resource attribute of this name.
     ResourceAttribute(String),
+    /// A log attribute of this name that says who wrote the record, such as a host. Records of one writer are judged
+    /// together, but where they begin and end means nothing.
+    Writer(String),
     /// The first parameter of this kind: `ip`, `number`, `hex`, `uuid`, `path`, `host`, `block`, `time` or `custom`.
     Param(#[schemars(with = "String")] ParamKind),
     /// `service.instance.id` with the service's name.

@@ -9,7 +9,7 @@
 //! template least recently used, in record order, makes room when the cap is reached; empty branches are pruned.
 //!
 //! Cost: a line seen before, one pass and one probe, whatever the number of templates; a new one, a comparison with those
-//! templates of its leaf that share its rarest tokens ([`leaf`]).
+//! templates of its leaf that share its rarest tokens (`leaf`).
 //! Memory is bounded by the caps in [`DrainConfig`]. It cannot fail: every line has a template.
 
 use std::{

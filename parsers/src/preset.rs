@@ -21,6 +21,7 @@ struct Preset {
 enum Key {
     Block,
     Attribute(&'static str),
+    Writer(&'static str),
     Uuid,
 }
 
@@ -38,7 +39,7 @@ const PRESETS: [Preset; 16] = [
         line_format: "<Label> <Timestamp> <Date> <Node> <Time> <NodeRepeat> <Type> <Component> <Level> <Content>",
         time_fields: &["Time"],
         time_format: "%Y-%m-%d-%H.%M.%S.%f",
-        session: &[Key::Attribute("Node")],
+        session: &[Key::Writer("Node")],
         masks: &[],
     },
     Preset {
@@ -78,7 +79,7 @@ const PRESETS: [Preset; 16] = [
         line_format: "<LogId> <Node> <Component> <State> <Time> <Flag> <Content>",
         time_fields: &["Time"],
         time_format: "%s",
-        session: &[Key::Attribute("Node")],
+        session: &[Key::Writer("Node")],
         masks: &[],
     },
     Preset {
@@ -102,7 +103,7 @@ const PRESETS: [Preset; 16] = [
         line_format: r"<Month> <Day> <Time> <Host> <Component>(\[<Pid>\])?: <Content>",
         time_fields: &["Month", "Day", "Time"],
         time_format: "%b %d %H:%M:%S",
-        session: &[Key::Attribute("Host")],
+        session: &[Key::Writer("Host")],
         masks: &[],
     },
     Preset {
@@ -134,7 +135,7 @@ const PRESETS: [Preset; 16] = [
         line_format: r"\[<Time>\] <Program> - <Content>",
         time_fields: &["Time"],
         time_format: "%m.%d %H:%M:%S",
-        session: &[Key::Attribute("Program")],
+        session: &[Key::Writer("Program")],
         masks: &[],
     },
     Preset {
@@ -176,6 +177,7 @@ impl ParserConfig {
                 Key::Block => SessionRule::Param(ParamKind::Block),
                 Key::Uuid => SessionRule::Param(ParamKind::Uuid),
                 Key::Attribute(name) => SessionRule::Attribute((*name).into()),
+                Key::Writer(name) => SessionRule::Writer((*name).into()),
             })
             .collect();
         session.push(SessionRule::ServiceInstance);

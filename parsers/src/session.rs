@@ -35,7 +35,8 @@ fn names_writer(rule: &SessionRule) -> bool {
         | SessionRule::Attribute(_)
         | SessionRule::ResourceAttribute(_)
         | SessionRule::Param(_) => false,
-        SessionRule::ServiceInstance
+        SessionRule::Writer(_)
+        | SessionRule::ServiceInstance
         | SessionRule::InstanceAndThread(_)
         | SessionRule::Service
         | SessionRule::Stream => true,
@@ -46,7 +47,7 @@ fn apply<'a>(rule: &SessionRule, line: &Line<'a>) -> Option<Cow<'a, str>> {
     let given = |text: &'a str| (!text.is_empty()).then_some(Cow::Borrowed(text));
     match rule {
         SessionRule::TraceId => given(line.trace_id),
-        SessionRule::Attribute(name) => json_field(line.attributes, name),
+        SessionRule::Attribute(name) | SessionRule::Writer(name) => json_field(line.attributes, name),
         SessionRule::ResourceAttribute(name) => json_field(line.resource, name),
         SessionRule::Param(kind) => first_param(*kind, line).and_then(given),
         SessionRule::ServiceInstance => {
@@ -119,6 +120,7 @@ mod tests {
         let line = Line { attributes, service: "s", stream: "x", ..Line::default() };
         let of = |rule| session_of(&[rule], &line).0.into_owned();
         assert_eq!(of(SessionRule::Attribute("job".into())), "j-1");
+        assert_eq!(session_of(&[SessionRule::Writer("job".into())], &line), ("j-1".into(), true));
         assert_eq!(of(SessionRule::InstanceAndThread("thread.id".into())), "s//17");
         assert_eq!(of(SessionRule::Attribute("none".into())), "x");
         assert_eq!(

@@ -1,14 +1,15 @@
 //! DeepLog's log-key model: an LSTM predicts the next template of a session from the ten before it.
 //!
 //! Station 7. Du, Li, Zheng, Srikumar, "DeepLog: Anomaly Detection and Diagnosis from System Logs through Deep Learning",
-//! CCS 2017, section 3.1. The network is in `net`. A record is judged by the rank of its template among the
+//! CCS 2017, section 3.1. The network is trained in `net` and served by `kernel`. A record is judged by the rank of its template among the
 //! predictions (the paper's rule: anomalous beyond the top g = 9) and, among equal ranks, by its negative log-likelihood;
 //! a window by the worst of its fresh records. A template that training did not hold is worst of all.
 //!
-//! Cost: a prediction is about 1 MFLOP, so predictions are kept in an exact cache by context (on HDFS the 1,000 commonest
-//! contexts cover 92 % of records), and those that are missing are computed for all windows of a call together. Training sees
-//! each distinct context once an epoch, however often it occurred. Memory: the cache, `cache_contexts` rows of 4 bytes a
-//! template, dominates.
+//! Cost: a prediction is about 1 MFLOP, so what it says is kept in an exact cache by context (on HDFS the 1,000 commonest
+//! contexts cover 92 % of records), and those that are missing are computed for all windows of a call together. The cache is
+//! an automaton: a known context and the next symbol lead to the next known context without a hash. Training sees
+//! each distinct context once an epoch, however often it occurred. Memory: the cache, `cache_contexts` rows of 8 bytes a
+//! template, 64 MiB at most.
 //!
 //! When it fails: on streams whose templates churn (everything new is an anomaly; pair it with a cap on reports), on
 //! sessions that interleave unrelated work (use a finer session key), and on a record that is unlikely but not

@@ -2,7 +2,7 @@
 //!
 //! Bind first, then serve: [`OtlpServers::bind`] reports the addresses it got (port 0 picks a free one), then
 //! [`OtlpServers::serve`] hands every request on as a `Delivery` and answers success only after its acknowledgement. Both
-//! transports share one [`intake`]: the same size cap, which holds while inflating, the same bound on requests and bytes
+//! transports share one `intake`: the same size cap, which holds while inflating, the same bound on requests and bytes
 //! in flight, the same way of saying "come back later".
 //!
 //! | | HTTP | gRPC |
