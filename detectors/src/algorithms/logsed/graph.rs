@@ -151,6 +151,9 @@ pub struct Graph {
 #[derive(Debug, Default)]
 pub struct Index {
     node: FxHashMap<Place, NodeIdx>,
+    /// Nodes of templates that only one service wrote. A service that training did not know, as after a renaming or in another
+    /// file of the same system, is taken for that one.
+    sole: FxHashMap<TemplateId, NodeIdx>,
     merged: FxHashSet<TemplateId>,
     /// Edges that leave a node.
     pub leaving: Vec<Vec<EdgeIdx>>,
@@ -161,7 +164,13 @@ pub struct Index {
 impl Index {
     /// Of `graph`.
     pub fn of(graph: &Graph) -> Self {
+        let template = |idx: usize| graph.nodes.get(idx).map(|node| node.place.template);
+        // Nodes are sorted by template.
+        let is_sole =
+            |idx: usize| template(idx) != template(idx + 1) && (idx == 0 || template(idx) != template(idx - 1));
+        let sole = (0..).zip(&graph.nodes).filter(|(idx, _)| is_sole(*idx as usize));
         let mut index = Self {
+            sole: sole.map(|(idx, node)| (node.place.template, idx)).collect(),
             node: (0..).zip(&graph.nodes).map(|(idx, node)| (node.place, idx)).collect(),
             merged: graph.merged.iter().copied().collect(),
             leaving: vec![Vec::new(); graph.nodes.len()],
@@ -177,7 +186,8 @@ impl Index {
     /// The node of a record, given the hashes of the window's service names.
     pub fn node_of(&self, record: &LogEntry, services: &[u64]) -> Option<NodeIdx> {
         let service = if self.merged.contains(&record.template) { 0 } else { service_of(record, services) };
-        self.node.get(&Place { template: record.template, service }).copied()
+        let node = self.node.get(&Place { template: record.template, service });
+        node.or_else(|| self.sole.get(&record.template)).copied()
     }
 }
 

@@ -275,3 +275,13 @@ fn a_stream_without_sessions_is_searched_for_unknown_templates_only() {
     // In a session the heartbeat of a stream is out of place.
     assert!(score_of(&mut model, Session::of("block", &[8]).closed()).value > 3.0);
 }
+
+#[test]
+fn a_service_under_another_name_is_known_by_the_templates_that_only_it_writes() {
+    let sessions = blocks(100);
+    let mut model = fitted(&sessions);
+    let renamed = [Arc::from("service-v2")];
+    let Window::Log(log) = sessions[1].closed() else { unreachable!("sessions are logs") };
+    let score = score_of(&mut model, Window::Log(LogWindow { services: &renamed, ..log }));
+    assert_eq!(score, score_of(&mut model, Window::Log(log)));
+}
