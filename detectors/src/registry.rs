@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_algorithm_file_has_a_registry_line_and_every_line_a_file() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/algorithms");
+        let folder = "src/algorithms";
         let files: BTreeSet<String> = std::fs::read_dir(folder)
             .expect("the folder of algorithms")
             .map(|file| file.expect("a folder entry").file_name().into_string().expect("a UTF-8 file name"))

@@ -19,8 +19,7 @@ use faultline_detectors::{
 use serde_json::Value;
 
 fn archive() -> Option<PathBuf> {
-    let folder = std::env::var_os("FAULTLINE_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
+    let folder = std::env::var_os("FAULTLINE_DATA").map_or_else(|| PathBuf::from("../../shared/data"), PathBuf::from);
     Some(folder.join("hdfs.tar.zst")).filter(|path| path.is_file())
 }
 

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The archive `<name>.tar.zst`, if it is on this machine.
 pub fn archive(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("FAULTLINE_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+    let folder = std::env::var_os("FAULTLINE_DATA").map_or_else(|| PathBuf::from("../shared/data"), PathBuf::from);
     let path = folder.join(format!("{name}.tar.zst"));
     path.is_file().then_some(path)
 }
