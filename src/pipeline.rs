@@ -8,7 +8,8 @@
 //! Every station owns a thread and everything it mutates; a batch is handed on, never shared. A full channel makes the
 //! station before it wait, so pressure travels back to the sources, which refuse or stop reading. When the last source
 //! lets go of its outlet the channels close one after the other and every station drains before it returns.
-//! The stations from `parse` to `localize` are deterministic: the same batches give the same alerts and incidents.
+//! The stations from `parse` to `localize` are deterministic: the same batches give the same alerts and incidents. Of a live
+//! feed one thing is not: how much it brings while detectors are fitted, which is then judged at once.
 
 use std::{
     sync::{

@@ -1,7 +1,7 @@
 //! Station 8, second half: p-values become alerts, one for each episode of one key and detector.
 //!
-//! A window alerts when its p-value is small enough for a false-discovery rate (see `discovery`). Further abnormal windows of the same key and
-//! detector within the episode gap are folded into the same alert, which keeps its id, counts them and keeps the evidence
+//! A window alerts when its p-value is small enough for a false-discovery rate (see `discovery`). Further abnormal windows
+//! of the same key and detector within the episode gap are folded into the same alert, which keeps its id, counts them and keeps the evidence
 //! of the least probable. An alert fires until its session has ended or the watermark is an episode gap past its
 //! latest abnormal record; one that is raised by the last window of its session fires until the latter.
 //!

@@ -56,8 +56,7 @@ pub struct Config {
     /// Standard deviations by which an edge must beat a random order of the session's records.
     pub significance: f64,
     /// A lag is a latency anomaly when so large a share of sessions has no longer one. Lower it to hear of small delays; one
-    /// slow host among hundreds then alerts all day. Raise it towards 1 to hear of
-    /// gross delays only.
+    /// slow host among hundreds then alerts all day. Raise it towards 1 to hear of gross delays only.
     pub lag_quantile: f64,
     /// Services under which one template is a node of its own each; a template written by more services is one node.
     /// 0 never tells services apart.

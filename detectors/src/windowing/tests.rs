@@ -291,3 +291,19 @@ fn records_grouped_by_service_within_a_batch_come_out_in_order_of_time() {
     drop(windows);
     assert_eq!(windower.stats().n_late, 0);
 }
+
+#[test]
+fn windows_beyond_the_settled_ones_are_shown_again() {
+    let mut windower = Windower::new(config()).expect("valid");
+    windower.push(&batch_of(1, &[(0, "a", 1), (1, "b", 2), (2, "c", 3)]));
+    windower.push(&batch_of(4, &[(60_000, "d", 4)]));
+    let keys = |windower: &mut Windower| -> Vec<String> {
+        windower.ready().iter().map(|window| window.key().session.to_string()).collect()
+    };
+    let all = keys(&mut windower);
+    assert_eq!(all.len(), 4);
+    windower.settle_first(2);
+    assert_eq!(keys(&mut windower), all[2..]);
+    windower.settle();
+    assert!(keys(&mut windower).is_empty());
+}

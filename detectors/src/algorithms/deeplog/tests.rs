@@ -1,6 +1,6 @@
 use faultline_core::{Detector, DetectorError, Score, TemplateId, Window};
 
-use super::{Config, DeepLog, Model, net};
+use super::{Config, DeepLog, Model, Surprise, net, push_scores, unseen_score};
 use crate::{
     Algorithm,
     testing::{Session, score_all},
@@ -148,4 +148,32 @@ fn a_key_out_of_range_is_named() {
     assert!(fit(Config { tempering: 2.0, ..small() }).contains("key `tempering`"));
     let error = DeepLog::fit(&small(), &[], 1).map(|_| ()).expect_err("nothing to learn from").to_string();
     assert!(error.contains("no training window holds a record"), "{error}");
+}
+
+#[test]
+fn scores_in_the_cache_are_those_of_the_prediction() {
+    // Ties among them.
+    let row: Vec<f32> = (0..40).map(|i| -((i * 7 % 13) as f32) / 3.0).collect();
+    let mut scores = vec![1.0];
+    push_scores(&row, &mut scores);
+    assert_eq!(scores.len(), 41);
+    for symbol in 0..39 {
+        let expected = Surprise::of(Some(symbol), &row).score() as f32;
+        assert_eq!(scores[1 + usize::from(symbol)], expected, "symbol {symbol}");
+    }
+    assert_eq!(scores[40], Surprise::of(None, &row).score() as f32, "the end");
+    assert_eq!(unseen_score(40), f64::from(Surprise::of(Some(40), &row).score() as f32));
+}
+
+#[test]
+fn known_paths_score_as_new_ones_do() {
+    let mut model = fitted(&small());
+    let sessions = [Session::of("x", &[1, 3, 2, 8, 8, 1, 5]), Session::of("y", &[1, 3, 2, 9, 2, 3, 1, 1, 3, 2])];
+    let windows = sessions.each_ref().map(Session::closed);
+    let first = score_all(&mut model, &windows);
+    assert_eq!(score_all(&mut model, &windows), first);
+    // From the middle on the path is entered by its context.
+    let mut fresh = fitted(&small());
+    let later = [sessions[1].window(5, true)];
+    assert_eq!(score_all(&mut fresh, &later), score_all(&mut model, &later));
 }
