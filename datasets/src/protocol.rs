@@ -171,7 +171,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         summary: "all sessions in order of first appearance: train 1 %, calibrate 10 %, test the rest, over ten offsets",
         dataset: "hdfs",
         needs: "the chronological, labelled session table (idx, label, truncated, block id, events)",
-        status: Status::Later,
+        status: Status::Available,
         published: HDFS_CHRONO,
     },
     ProtocolInfo {

@@ -13,8 +13,10 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::length::Length>(),
     Entry::of::<algorithms::ngram::Ngram>(),
     Entry::of::<algorithms::count_vector::CountVector>(),
+    Entry::of::<algorithms::common_kinds::CommonKinds>(),
     Entry::of::<algorithms::logsed::LogSed>(),
     Entry::of::<algorithms::deeplog::DeepLog>(),
+    Entry::of::<algorithms::ensemble::Ensemble>(),
 ];
 
 /// The entry called `name`.

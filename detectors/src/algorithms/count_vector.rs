@@ -44,7 +44,7 @@ impl Default for Config {
 pub struct CountVector;
 
 /// How often each template occurs, in order of template id.
-type Counts = Vec<(TemplateId, u32)>;
+pub(super) type Counts = Vec<(TemplateId, u32)>;
 
 /// A count vector of normal sessions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -193,7 +193,7 @@ impl Model {
 }
 
 /// Σ|c−t| / Σmax(c, t) from Σ|c−t| and the sum of both totals, as Σmax = (Σc + Σt + Σ|c−t|) / 2.
-fn distance_of(l1: u64, totals: u64) -> f64 {
+pub(super) fn distance_of(l1: u64, totals: u64) -> f64 {
     if totals == 0 { 0.0 } else { 2.0 * l1 as f64 / (totals + l1) as f64 }
 }
 
@@ -203,7 +203,7 @@ fn distance(counts: &Counts, normal: &Normal) -> f64 {
 }
 
 /// Σ|a−b| over all templates.
-fn l1(a: &[(TemplateId, u32)], b: &[(TemplateId, u32)]) -> u64 {
+pub(super) fn l1(a: &[(TemplateId, u32)], b: &[(TemplateId, u32)]) -> u64 {
     let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
     let mut sum = 0;
     loop {
@@ -220,7 +220,7 @@ fn l1(a: &[(TemplateId, u32)], b: &[(TemplateId, u32)]) -> u64 {
     }
 }
 
-fn count_into(log: &LogWindow<'_>, counts: &mut Counts) {
+pub(super) fn count_into(log: &LogWindow<'_>, counts: &mut Counts) {
     counts.clear();
     counts.extend(log.records.iter().map(|record| (record.template, 1)));
     counts.sort_unstable();

@@ -1,8 +1,10 @@
 //! One file for each detector. A new one is a file here, its `mod` line below and its line in
 //! [`crate::registry::REGISTRY`]; a test fails for a file that has no line there.
 
+pub mod common_kinds;
 pub mod count_vector;
 pub mod deeplog;
+pub mod ensemble;
 pub mod length;
 pub mod logsed;
 pub mod new_template;

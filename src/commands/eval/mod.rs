@@ -4,6 +4,7 @@
 //! They meet here: a detector is fitted on the training part, its threshold is fixed, and only then is the test part
 //! scored and the labels looked at.
 
+mod chronological;
 mod lines;
 mod parsing;
 mod raw;
@@ -71,6 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     match info.name {
         "hdfs-deeplog" => sessions::hdfs_deeplog(args, &mut push)?,
+        "hdfs-chrono" => chronological::hdfs_chrono(args, &mut push)?,
         "hdfs-raw" => raw::hdfs_raw(args, &mut push)?,
         "bgl-lines" => lines::bgl_lines(args, &mut push)?,
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,

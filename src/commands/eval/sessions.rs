@@ -1,4 +1,7 @@
-//! `hdfs-deeplog`: whole sessions of event numbers, fitted on DeepLog's training file, judged on its two test files.
+//! `hdfs-deeplog`: whole sessions of event numbers, fitted on DeepLog's training file, judged on its two test files; and
+//! the same with a share of the training sessions replaced by abnormal ones that nobody marked.
+//!
+//! The test sessions come in a fixed random order, because the files hold the normal ones first and some detectors learn.
 
 use std::{sync::Arc, time::Instant};
 
@@ -60,15 +63,10 @@ impl Sessions {
         self.entries.len()
     }
 
-    /// The sessions from `first` on.
-    pub fn slice(&self, first: usize) -> Self {
-        let cut = if first == 0 { 0 } else { self.ends[first - 1] };
-        Self {
-            entries: self.entries[cut..].to_vec(),
-            ends: self.ends[first..].iter().map(|end| end - cut).collect(),
-            key: self.key.clone(),
-            services: self.services.clone(),
-        }
+    /// Records of the sessions of `range`.
+    pub fn n_records_of(&self, range: std::ops::Range<usize>) -> usize {
+        let before = |idx: usize| if idx == 0 { 0 } else { self.ends[idx - 1] };
+        before(range.end) - before(range.start)
     }
 
     /// The sessions of `range` as closed windows, all under one key.
@@ -90,12 +88,17 @@ impl Sessions {
     }
 }
 
-/// Scores every session; a detector that has nothing to say about one gives it the lowest score.
-pub fn score_all(detector: &mut dyn Detector, sessions: &Sessions, mut tick: impl FnMut(usize)) -> Vec<f64> {
-    let mut all = Vec::with_capacity(sessions.len());
+/// Scores the sessions of `part` in order; a detector that has nothing to say about one gives it the lowest score.
+pub fn score_all(
+    detector: &mut dyn Detector,
+    sessions: &Sessions,
+    part: std::ops::Range<usize>,
+    mut tick: impl FnMut(usize),
+) -> Vec<f64> {
+    let mut all = Vec::with_capacity(part.len());
     let mut scores: Vec<Option<Score>> = Vec::with_capacity(CHUNK);
-    for start in (0..sessions.len()).step_by(CHUNK) {
-        let range = start..(start + CHUNK).min(sessions.len());
+    for start in part.clone().step_by(CHUNK) {
+        let range = start..(start + CHUNK).min(part.end);
         scores.clear();
         detector.score(&sessions.windows(range.clone()), &mut scores);
         all.extend(scores.iter().map(|score| score.map_or(f64::NEG_INFINITY, |score| score.value)));
@@ -130,10 +133,12 @@ pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::R
     let files = super::locate(args, "hdfs")?;
     let split = SessionSplit::load(&files.data, files.train.as_deref())?;
     let training = Sessions::of_events(split.train.iter());
-    let test = Sessions::of_events(split.test_normal.iter().chain(split.test_abnormal.iter()));
+    let all: Vec<&[u16]> = split.test_normal.iter().chain(split.test_abnormal.iter()).collect();
     let n_normal = split.test_normal.len();
-    drop(split);
-    let truth: Vec<bool> = (0..test.len()).map(|idx| idx >= n_normal).collect();
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by_key(|&idx| StableHash::new().number(idx as u64).finish());
+    let test = Sessions::of_events(order.iter().map(|&idx| all[idx]));
+    let truth: Vec<bool> = order.iter().map(|&idx| idx >= n_normal).collect();
 
     let wanted = |name: &str| args.detector.is_empty() || args.detector.iter().any(|wanted| wanted == name);
     let part_of_wanted = |name: &str| COMBINED.iter().any(|parts| wanted(&parts.join("|")) && parts.contains(&name));
@@ -157,7 +162,39 @@ pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::R
             parts.iter().filter_map(|part| judged.iter().find(|verdict| verdict.name == *part)).collect();
         report(row(&any_of(&members), &truth));
     }
+    for share in POISONED {
+        for &seed in &args.seeds {
+            let poisoned = poisoned(&split, share, seed);
+            for entry in REGISTRY.iter().filter(|entry| wanted(entry.name)) {
+                let verdict = judge(entry, entry.is_seeded.then_some(seed), &poisoned, &test)?;
+                report(ResultRow {
+                    dataset: format!("hdfs, {} % of the training abnormal", share * 100.0),
+                    seed: Some(seed),
+                    ..row(&verdict, &truth)
+                });
+            }
+        }
+    }
     Ok(())
+}
+
+/// Shares of abnormal sessions in the training data, for the rows that show what poisoning does.
+const POISONED: [f64; 2] = [0.005, 0.01];
+
+/// The training sessions with a share of abnormal ones, drawn by `seed`, slipped in at random places. They stay in the test part, where
+/// they are a thousandth of the abnormal ones.
+fn poisoned(split: &SessionSplit, share: f64, seed: u64) -> Sessions {
+    let rank = |kind: u64, idx: usize| StableHash::new().number(seed).number(kind).number(idx as u64).finish();
+    let abnormal: Vec<&[u16]> = split.test_abnormal.iter().collect();
+    let mut drawn: Vec<usize> = (0..abnormal.len()).collect();
+    drawn.sort_by_key(|&idx| rank(0, idx));
+    drawn.truncate((split.train.len() as f64 * share).round() as usize);
+    // A place in the training for each: normal sessions keep their order.
+    let n_normal = split.train.len() as u64;
+    let mut placed: Vec<(u64, &[u16])> = (0..).zip(split.train.iter()).map(|(at, events)| (2 * at, events)).collect();
+    placed.extend(drawn.into_iter().map(|idx| (2 * (rank(1, idx) % n_normal) + 1, abnormal[idx])));
+    placed.sort_by_key(|(at, _)| *at);
+    Sessions::of_events(placed.into_iter().map(|(_, events)| events))
 }
 
 /// Fits, fixes the threshold, then scores the test part.
@@ -176,14 +213,14 @@ fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions)
         None => {
             let cut = training.len() * 7 / 10;
             let mut detector = entry.fit(&config, &training.windows(0..cut), seed.unwrap_or(1))?;
-            let held_out = score_all(&mut *detector, &training.slice(cut), |_| ());
+            let held_out = score_all(&mut *detector, training, cut..training.len(), |_| ());
             let threshold = Calibration::fit(&held_out).threshold(SIGNIFICANCE).unwrap_or(f64::INFINITY);
             // Calibration means "from here on", the comparison below means "above".
             (detector, threshold.next_down(), "calibrated on the last 30 % of training")
         }
     };
     let started = Instant::now();
-    let scores = score_all(&mut *detector, test, |n| bar.inc(n as u64));
+    let scores = score_all(&mut *detector, test, 0..test.len(), |n| bar.inc(n as u64));
     let records_per_second = test.n_records() as f64 / started.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let flagged = scores.iter().map(|score| *score > threshold).collect();
@@ -191,8 +228,8 @@ fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions)
     Ok(Judged { name: entry.name.into(), seed, scores, flagged, threshold, rule, records_per_second, cpu_seconds })
 }
 
-/// What a user gets without configuring anything: all detectors, warmed up on the training sessions, with an alert as
-/// the verdict. The test sessions come in a fixed random order, because the files hold the normal ones first.
+/// What a user gets without configuring anything: the default detectors, warmed up on the training sessions, with an alert
+/// as the verdict.
 fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Judged> {
     reset_peak_rss();
     let before = Usage::now();
@@ -200,8 +237,7 @@ fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Ju
     let mut monitor = Monitor::new(MonitorConfig { warm_up, seed, ..MonitorConfig::default() })?;
     monitor.process(&training.windows(0..training.len()));
     anyhow::ensure!(monitor.is_in_service(), "the detectors did not warm up on the training part");
-    let mut order: Vec<usize> = (0..test.len()).collect();
-    order.sort_by_key(|&idx| StableHash::new().number(idx as u64).finish());
+    let order: Vec<usize> = (0..test.len()).collect();
     let bar = crate::progress::bar(test.len() as u64, DEFAULT);
     let (mut scores, mut flagged) = (vec![0.0_f64; test.len()], vec![false; test.len()]);
     let started = Instant::now();
