@@ -40,8 +40,9 @@ use crate::{
     publication::{MAX_MERGED, Publication, write},
 };
 
-/// Deliveries the outlet holds before sources are told to come back later.
+/// Deliveries the outlet holds before sources are told to come back later, and those of a file, which can wait.
 const OUTLET_DEPTH: usize = 64;
+const FILE_OUTLET_DEPTH: usize = 8;
 /// How often segments that are due are looked after, and, while it is quiet, sessions that have fallen silent.
 const IDLE: Duration = Duration::from_millis(500);
 /// Records of a file that are judged at once while the detectors warm up.
@@ -161,7 +162,7 @@ impl Pipeline {
         let first_record = store.next_record_id();
         let dead_letters = DeadLetters::new(store.dir());
 
-        let (outlet, deliveries) = mpsc::channel(OUTLET_DEPTH);
+        let (outlet, deliveries) = mpsc::channel(if feed == Feed::File { FILE_OUTLET_DEPTH } else { OUTLET_DEPTH });
         let (to_parse, accepted) = channel("parse");
         let (to_keep, parsed) = channel("keep");
         let (to_detect, kept) = channel("detect");
