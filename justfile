@@ -14,6 +14,10 @@ ci:
 bench crate:
     cargo bench -p faultline-{{crate}}
 
+# lines per second from a file to alerts, every detector on: `just bench-path`, or with a log of HDFS
+bench-path *log:
+    cargo bench --bench path -- {{log}}
+
 # review changed goldens
 golden:
     cargo insta review

@@ -11,6 +11,7 @@ mod logging;
 mod out;
 mod pipeline;
 mod progress;
+mod publication;
 mod speak;
 
 use std::process::ExitCode;

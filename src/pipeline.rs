@@ -22,15 +22,14 @@ use std::{
 
 use anyhow::Context;
 use faultline_core::{
-    Alert, Batch, BoxFuture, Delivery, Incident, IncidentId, Outlet, OutletError, Parser, RecordId, Sink, SpanBatch,
-    Template,
+    Alert, Batch, BoxFuture, Delivery, Outlet, OutletError, Parser, RecordId, Sink, SpanBatch, Template,
 };
 use faultline_detectors::{
     lifecycle::{Fitted, Monitor, MonitorEvent},
     windowing::Windower,
 };
 use faultline_parsers::LogParser;
-use faultline_rca::{Correlator, Update};
+use faultline_rca::Correlator;
 use faultline_store::Store;
 use tokio::sync::mpsc;
 
@@ -38,16 +37,22 @@ use crate::{
     channel::{Receiver, Sender, channel},
     config::Config,
     dead_letters::DeadLetters,
+    publication::{MAX_MERGED, Publication, write},
 };
 
-/// Deliveries the outlet holds before sources are told to come back later.
+/// Deliveries the outlet holds before sources are told to come back later, and those of a file, which can wait.
 const OUTLET_DEPTH: usize = 64;
+const FILE_OUTLET_DEPTH: usize = 8;
 /// How often segments that are due are looked after, and, while it is quiet, sessions that have fallen silent.
 const IDLE: Duration = Duration::from_millis(500);
 /// Records of a file that are judged at once while the detectors warm up.
 const WARM_UP_PIECE: usize = 256;
 /// Records that may wait for the end of a fit before the sources are made to wait too.
 const MAX_WAITING: usize = 1_000_000;
+/// The shortest time between two writes of alerts: what happens meanwhile is merged.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+/// How long alerts that could not be written wait for the next attempt when nothing else happens.
+const RETRY: Duration = Duration::from_secs(5);
 /// Batches between two saves of the template counts.
 const TEMPLATE_INTERVAL: u64 = 256;
 
@@ -139,21 +144,6 @@ struct Finding {
     watermark_unix_nano: i64,
 }
 
-/// What station 10 publishes.
-struct Publication {
-    alerts: Vec<Alert>,
-    incidents: Vec<Incident>,
-    /// Incidents that another one has absorbed: they are no more.
-    absorbed: Vec<IncidentId>,
-}
-
-impl Publication {
-    fn new(alerts: Vec<Alert>, update: Update) -> Self {
-        let absorbed = update.merged.into_iter().map(|(absorbed, _)| absorbed).collect();
-        Self { alerts, incidents: update.incidents, absorbed }
-    }
-}
-
 impl Pipeline {
     /// Builds the stations from the configuration and starts them.
     ///
@@ -172,7 +162,7 @@ impl Pipeline {
         let first_record = store.next_record_id();
         let dead_letters = DeadLetters::new(store.dir());
 
-        let (outlet, deliveries) = mpsc::channel(OUTLET_DEPTH);
+        let (outlet, deliveries) = mpsc::channel(if feed == Feed::File { FILE_OUTLET_DEPTH } else { OUTLET_DEPTH });
         let (to_parse, accepted) = channel("parse");
         let (to_keep, parsed) = channel("keep");
         let (to_detect, kept) = channel("detect");
@@ -385,32 +375,57 @@ fn localize(
     to_publish: &Sender<Publication>,
     mut correlator: Correlator,
 ) -> anyhow::Result<()> {
-    while let Some(Finding { spans, alerts, watermark_unix_nano }) = findings.recv() {
+    while let Some(Finding { spans, mut alerts, watermark_unix_nano }) = findings.recv() {
         if let Some(spans) = &spans {
             correlator.observe(spans);
         }
         correlator.advance_to(watermark_unix_nano);
         let update = correlator.update(&alerts);
+        for alert in &mut alerts {
+            alert.incident = correlator.incident_of(alert.id);
+        }
         to_publish.send(Publication::new(alerts, update))?;
     }
     to_publish.send(Publication::new(Vec::new(), correlator.finish()))
 }
 
-/// Station 10: alerts and incidents to the database, then to everyone who listens.
+/// Station 10: alerts and incidents to the database, then to everyone who listens. What comes in a burst is merged and
+/// written in one transaction; what could not be written is offered again with the next.
 fn publish(publications: &Receiver<Publication>, store: &Store, mut sinks: Vec<Box<dyn Sink>>) -> anyhow::Result<()> {
-    while let Some(Publication { alerts, incidents, absorbed }) = publications.recv() {
-        if alerts.is_empty() && incidents.is_empty() {
+    let mut unwritten = Publication::default();
+    let mut next_write = Instant::now();
+    loop {
+        let next = if unwritten.is_empty() { publications.recv().map(Some) } else { publications.recv_timeout(RETRY) };
+        let Some(next) = next else { break };
+        let mut n_told = next.as_ref().map_or(0, Publication::len);
+        let mut rounds: Vec<Publication> = next.into_iter().collect();
+        while n_told > 0 && n_told < MAX_MERGED {
+            match publications.recv_timeout(next_write.saturating_duration_since(Instant::now())) {
+                Some(Some(later)) => {
+                    n_told += later.len();
+                    rounds.push(later);
+                }
+                Some(None) | None => break,
+            }
+        }
+        let publication = Publication::merged(rounds);
+        if publication.is_empty() && unwritten.is_empty() {
             continue;
         }
-        if let Err(error) = store.publish(&alerts, &incidents).and_then(|()| store.remove_incidents(&absorbed)) {
-            report_failed_write("alerts", &error);
+        unwritten = write(store, unwritten, &publication);
+        if publication.is_empty() {
+            continue;
         }
         for sink in &mut sinks {
-            if let Err(error) = sink.publish(&alerts, &incidents) {
+            if let Err(error) = sink.publish(&publication.alerts, &publication.incidents) {
                 metrics::counter!("faultline_sink_failures_total", "sink" => sink.name().to_owned()).increment(1);
                 tracing::error!(sink = sink.name(), error, "a sink did not take alerts");
             }
         }
+        next_write = Instant::now() + PUBLISH_INTERVAL;
+    }
+    if !unwritten.is_empty() {
+        write(store, unwritten, &Publication::default());
     }
     Ok(())
 }

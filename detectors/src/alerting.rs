@@ -78,8 +78,9 @@ pub struct Alerter {
     gap_nanos: i64,
     /// In the order in which they began.
     episodes: BTreeMap<u64, Episode>,
-    /// What each detector has found lately.
-    discoveries: BTreeMap<&'static str, Discoveries>,
+    /// What each detector has found lately. Few, and found by the one that was asked for last: scores come by detector.
+    discoveries: Vec<(&'static str, Discoveries)>,
+    last_asked: usize,
     by_key: FxHashMap<WindowKey, Vec<(&'static str, u64)>>,
     /// Open episodes by the event time of their latest abnormal record.
     by_end: BTreeSet<(i64, u64)>,
@@ -119,7 +120,8 @@ impl Alerter {
             gap_nanos: i64::try_from(config.episode_gap_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000),
             config,
             episodes: BTreeMap::new(),
-            discoveries: BTreeMap::new(),
+            discoveries: Vec::new(),
+            last_asked: 0,
             by_key: FxHashMap::default(),
             by_end: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -136,7 +138,7 @@ impl Alerter {
 
     /// Takes the p-values of a detector's calibration for its recent ones, so that it does not start blind.
     pub fn prime(&mut self, detector: &'static str, p_values: impl IntoIterator<Item = f64>) {
-        let discoveries = self.discoveries.entry(detector).or_default();
+        let discoveries = self.discoveries_of(detector);
         for p_value in p_values {
             discoveries.begin_session();
             discoveries.observe(p_value);
@@ -145,19 +147,20 @@ impl Alerter {
 
     /// Judges one scored window. `detector` explains it if it becomes, or worsens, an alert.
     pub fn observe(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
-        let discoveries = self.discoveries.entry(scored.detector).or_default();
+        let AlertConfig { false_discovery_rate, significance, .. } = self.config;
         if begins(window) {
-            discoveries.begin_session();
+            self.discoveries_of(scored.detector).begin_session();
         }
-        if scored.p_value > self.config.significance {
+        if scored.p_value > significance {
             return;
         }
         let episodes = self.by_key.get(window.key());
         // An open episode has been counted.
-        if episodes.is_none_or(|open| open.iter().all(|open| open.0 != scored.detector)) {
+        let is_new = episodes.is_none_or(|open| open.iter().all(|open| open.0 != scored.detector));
+        let discoveries = self.discoveries_of(scored.detector);
+        if is_new {
             discoveries.observe(scored.p_value);
         }
-        let AlertConfig { false_discovery_rate, significance, .. } = self.config;
         if false_discovery_rate < 1.0 && !discoveries.is_discovery(scored.p_value, false_discovery_rate, significance) {
             return;
         }
@@ -231,6 +234,17 @@ impl Alerter {
     #[must_use]
     pub fn stats(&self) -> AlertStats {
         AlertStats { n_open: self.by_end.len(), ..self.stats }
+    }
+
+    fn discoveries_of(&mut self, detector: &'static str) -> &mut Discoveries {
+        if self.discoveries.get(self.last_asked).is_none_or(|known| known.0 != detector) {
+            let found = self.discoveries.iter().position(|known| known.0 == detector);
+            self.last_asked = found.unwrap_or_else(|| {
+                self.discoveries.push((detector, Discoveries::default()));
+                self.discoveries.len() - 1
+            });
+        }
+        &mut self.discoveries[self.last_asked].1
     }
 
     fn begin(

@@ -10,6 +10,8 @@
 //! are counted in bins, an eighth of a decade each, rounded up. For the rate to hold p-values must be valid and not be
 //! negatively dependent. Cost: constant a p-value, a scan of the bins for one below the cap. Memory: 1 KiB.
 
+use std::sync::LazyLock;
+
 /// Mean age, in sessions, of what is counted.
 pub const HORIZON: f64 = 4096.0;
 
@@ -83,7 +85,9 @@ fn bin_of(p_value: f64) -> usize {
 
 /// The largest p-value of a bin.
 fn largest_of(bin: usize) -> f64 {
-    10f64.powf(-(bin as f64) / BINS_PER_DECADE)
+    static LARGEST: LazyLock<[f64; N_BINS]> =
+        LazyLock::new(|| std::array::from_fn(|bin| 10f64.powf(-(bin as f64) / BINS_PER_DECADE)));
+    LARGEST[bin]
 }
 
 #[cfg(test)]

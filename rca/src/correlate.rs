@@ -191,6 +191,12 @@ impl Correlator {
         self.publish()
     }
 
+    /// The incident that an alert belongs to; none for an alert it has not seen, or long ago.
+    #[must_use]
+    pub fn incident_of(&self, alert: AlertId) -> Option<IncidentId> {
+        self.members.get(&alert).copied()
+    }
+
     /// Who calls whom.
     #[must_use]
     pub fn graph(&self) -> &ServiceGraph {

@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use faultline_core::{Alert, Incident, IncidentId, Template};
+use faultline_core::{Alert, AlertId, Incident, IncidentId, Template};
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 use serde::Serialize;
 
-use crate::error::StoreError;
+use crate::{Changes, error::StoreError};
 
 /// Version of the schema below; written to `PRAGMA user_version`.
 const SCHEMA_VERSION: i64 = 1;
@@ -214,18 +214,13 @@ impl Database {
     }
 
     /// Writes alerts and incidents together, so that a reader never sees one without the other.
-    pub(crate) fn put(&self, alerts: &[Alert], incidents: &[Incident]) -> Result<(), StoreError> {
+    pub(crate) fn put(&self, changes: &Changes<'_>) -> Result<(), StoreError> {
         self.write("write alerts and incidents", |transaction| {
-            put_alerts(transaction, alerts)?;
-            put_incidents(transaction, incidents)
-        })
-    }
-
-    /// Takes incidents out that another one has absorbed.
-    pub(crate) fn remove_incidents(&self, ids: &[IncidentId]) -> Result<(), StoreError> {
-        self.write("remove incidents", |transaction| {
+            put_alerts(transaction, changes.alerts)?;
+            put_incidents(transaction, changes.incidents)?;
+            move_alerts(transaction, changes.moved)?;
             let mut statement = transaction.prepare_cached("DELETE FROM incidents WHERE id = ?1")?;
-            for id in ids {
+            for id in changes.absorbed {
                 statement.execute([id.to_string()])?;
             }
             Ok(())
@@ -275,12 +270,9 @@ fn put_incidents(transaction: &Transaction<'_>, incidents: &[Incident]) -> rusql
          end_unix_nano = excluded.end_unix_nano, alerts = excluded.alerts, services = excluded.services,
          causes = excluded.causes, summary = excluded.summary",
     )?;
-    let mut link =
-        transaction.prepare_cached("UPDATE alerts SET incident = ?1 WHERE id = ?2 AND incident IS NOT ?1")?;
     for incident in incidents {
-        let id = incident.id.to_string();
         upsert.execute(params![
-            id,
+            incident.id.to_string(),
             incident.severity.name(),
             incident.state.name(),
             incident.start_unix_nano,
@@ -290,9 +282,16 @@ fn put_incidents(transaction: &Transaction<'_>, incidents: &[Incident]) -> rusql
             json(&incident.causes),
             incident.summary,
         ])?;
-        for alert in &incident.alerts {
-            link.execute(params![id, alert.to_string()])?;
-        }
+    }
+    Ok(())
+}
+
+/// Writes to which incident alerts belong that are there already.
+fn move_alerts(transaction: &Transaction<'_>, moved: &[(AlertId, IncidentId)]) -> rusqlite::Result<()> {
+    let mut statement =
+        transaction.prepare_cached("UPDATE alerts SET incident = ?1 WHERE id = ?2 AND incident IS NOT ?1")?;
+    for (alert, incident) in moved {
+        statement.execute([incident.to_string(), alert.to_string()])?;
     }
     Ok(())
 }

@@ -53,6 +53,28 @@ use segment::{Leftovers, Table, id_range};
 const RESERVATION: u64 = 1 << 20;
 const RESERVED_KEY: &str = "reserved_record_id";
 
+/// What has changed among alerts and incidents. Unlike [`Store::publish`], which looks at every alert of an incident, it
+/// names those that have moved: an incident of a thousand alerts that takes one more costs one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes<'a> {
+    /// Alerts that are new or have changed. One without an incident keeps the incident it belongs to.
+    pub alerts: &'a [Alert],
+    /// Incidents that are new or have changed.
+    pub incidents: &'a [Incident],
+    /// Alerts that now belong to another incident, written after `alerts`.
+    pub moved: &'a [(AlertId, IncidentId)],
+    /// Incidents that another one has absorbed: they are taken out.
+    pub absorbed: &'a [IncidentId],
+}
+
+impl Changes<'_> {
+    /// Whether nothing has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.alerts.is_empty() && self.incidents.is_empty() && self.moved.is_empty() && self.absorbed.is_empty()
+    }
+}
+
 /// Everything that was received and found out, under one data directory.
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Inner>);
@@ -258,15 +280,18 @@ impl Store {
     /// # Errors
     /// When SQLite fails; nothing has been written then.
     pub fn publish(&self, alerts: &[Alert], incidents: &[Incident]) -> Result<(), StoreError> {
-        if alerts.is_empty() && incidents.is_empty() { Ok(()) } else { self.0.database.put(alerts, incidents) }
+        let members =
+            |incident: &Incident| incident.alerts.iter().map(|alert| (*alert, incident.id)).collect::<Vec<_>>();
+        let moved: Vec<_> = incidents.iter().flat_map(members).collect();
+        self.apply(&Changes { alerts, incidents, moved: &moved, absorbed: &[] })
     }
 
-    /// Takes incidents out that another one has absorbed; their alerts are linked to that one by [`Store::publish`].
+    /// Writes what has changed, in one transaction.
     ///
     /// # Errors
-    /// When SQLite fails; nothing has been removed then.
-    pub fn remove_incidents(&self, ids: &[IncidentId]) -> Result<(), StoreError> {
-        if ids.is_empty() { Ok(()) } else { self.0.database.remove_incidents(ids) }
+    /// When SQLite fails; nothing has been written then.
+    pub fn apply(&self, changes: &Changes<'_>) -> Result<(), StoreError> {
+        if changes.is_empty() { Ok(()) } else { self.0.database.put(changes) }
     }
 
     /// One page of alerts, latest start first, then by id.

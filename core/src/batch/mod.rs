@@ -149,6 +149,12 @@ macro_rules! batch_type {
         $(#[$doc:meta])* $name:ident, $kind:literal,
         { $( $(#[$column_doc:meta])* $column:ident : $array:ty = $data_type:expr, $nullable:ident; )* }
     ) => {
+        /// Each column's place in the schema, which is its place in the declaration.
+        #[allow(non_camel_case_types, reason = "named as the columns are")]
+        enum Place {
+            $( $column, )*
+        }
+
         $(#[$doc])*
         #[derive(Clone, Debug)]
         pub struct $name(arrow::array::RecordBatch);
@@ -237,15 +243,11 @@ macro_rules! batch_type {
                 $(#[$column_doc])*
                 #[must_use]
                 pub fn $column(&self) -> &$array {
-                    let idx = $crate::batch::column_index(&Self::schema(), stringify!($column));
-                    self.0.column(idx).as_any().downcast_ref().expect("try_new checked the type of each column")
+                    let column = self.0.column(Place::$column as usize);
+                    column.as_any().downcast_ref().expect("try_new checked the type of each column")
                 }
             )*
         }
     };
 }
 use batch_type;
-
-fn column_index(schema: &Schema, name: &str) -> usize {
-    schema.index_of(name).expect("accessors name columns of their own schema")
-}

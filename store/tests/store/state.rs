@@ -1,7 +1,7 @@
 //! Alerts, incidents and templates: upserts, filters, pages.
 
 use faultline_core::{Alert, AlertId, AlertState, Classified, Domain, IncidentId, Severity, Template, TemplateId};
-use faultline_store::{AlertFilter, IncidentFilter, StoreError, TemplateFilter};
+use faultline_store::{AlertFilter, Changes, IncidentFilter, StoreError, TemplateFilter};
 use serde_json::json;
 
 use crate::fixtures::{SECOND, alert, incident, one, open, template};
@@ -24,6 +24,28 @@ fn writing_the_same_alerts_again_changes_nothing() {
     let resolved = Alert { state: AlertState::Resolved, n_windows: 9, ..alert(3, 10) };
     store.put_alerts(std::slice::from_ref(&resolved)).expect("written");
     assert_eq!(store.alert(AlertId(3)).expect("read"), Some(resolved));
+}
+
+#[test]
+fn alerts_move_from_an_incident_to_the_one_that_absorbs_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let alerts = [alert(1, 10), alert(2, 10), alert(3, 10)];
+    store.publish(&alerts, &[incident(7, &[1]), incident(8, &[2])]).expect("written");
+    let of = |id| store.alert(AlertId(id)).expect("read").expect("there").incident;
+    assert_eq!([of(1), of(2), of(3)], [Some(IncidentId(7)), Some(IncidentId(8)), None]);
+    store
+        .apply(&Changes {
+            alerts: &[],
+            incidents: &[incident(7, &[1, 2, 3])],
+            moved: &[(AlertId(2), IncidentId(7))],
+            absorbed: &[IncidentId(8)],
+        })
+        .expect("written");
+    assert_eq!([of(1), of(2), of(3)], [Some(IncidentId(7)), Some(IncidentId(7)), None], "only those named move");
+    assert_eq!(store.incident(IncidentId(8)).expect("read"), None);
+    store.apply(&Changes { alerts: &alerts, ..Changes::default() }).expect("written");
+    assert_eq!(of(2), Some(IncidentId(7)), "an alert without an incident keeps its own");
 }
 
 #[test]
