@@ -1,5 +1,5 @@
-//! Training of DeepLog's log-key model on `burn`: stacked LSTM cells over one-hot keys and a softmax over the next.
-//! `kernel` serves what is trained here.
+//! Training of DeepLog's networks on `burn`: stacked LSTM cells, over one-hot keys with a softmax over the next for the log-key
+//! model, over vectors of parameters for the value models. `kernel` serves what is trained here.
 //!
 //! `burn` holds the weights, multiplies matrices and runs Adam. The cell between the matrix products is fused by hand,
 //! forward and backward, because flex's tanh and sigmoid are scalar calls into libm and its autodiff computes them twice:
@@ -11,11 +11,13 @@
 //!
 //! Cost: about 3 MFLOP a context and pass at 2 × 64 and ten steps. Every batch is padded to a multiple of [`LANES`] columns.
 
+use std::ops::Range;
+
 use burn::{
     optim::{AdamConfig, Optimizer},
     tensor::{Device, Tensor, TensorData},
 };
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 /// A symbol as the network knows it. One that is not below [`Shape::n_inputs`] is fed as a column of zeros: the network
@@ -60,6 +62,7 @@ impl Shape {
 }
 
 /// What to learn: distinct contexts, and for each how often each symbol came next.
+#[derive(Clone, Debug)]
 pub struct Examples {
     /// Contexts, `window` symbols each, one after another.
     pub contexts: Vec<Symbol>,
@@ -68,22 +71,64 @@ pub struct Examples {
 }
 
 impl Examples {
+    /// The first `n` of them.
+    pub fn first(&self, n: usize, window: usize) -> Self {
+        let n = n.min(self.next.len());
+        Self { contexts: self.contexts[..n * window].to_vec(), next: self.next[..n].to_vec() }
+    }
+
     fn context(&self, example: usize, window: usize) -> &[Symbol] {
         &self.contexts[example * window..(example + 1) * window]
     }
 }
 
 /// How to learn it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Schedule {
-    /// Steps to take; the examples are gone through, in a new order each time, until they are taken.
+    /// Steps to take of the `n_steps`; the examples are gone through, in a new order each time, until they are taken.
+    pub steps: Range<usize>,
+    /// Steps over which the step size falls.
     pub n_steps: usize,
     /// Contexts in one step.
     pub batch: usize,
     /// Adam's step size at the start; it falls to a fiftieth along half a cosine.
     pub learning_rate: f64,
-    /// Seed of the initial weights and of the order of examples.
-    pub seed: u64,
+}
+
+/// Something to learn: what goes in, and how far what came out is off.
+pub trait Task {
+    /// Number of examples.
+    fn len(&self) -> usize;
+
+    /// The steps of some examples, `[n_inputs, width]` each, padded with all-zero columns.
+    fn steps(&self, batch: &[usize], shape: Shape, width: usize) -> Vec<Vec<f32>>;
+
+    /// The gradient of the loss by the outputs `[n_outputs, width]`.
+    fn gradient(&self, batch: &[usize], outputs: &[f32], width: usize) -> Vec<f32>;
+}
+
+impl Task for Examples {
+    fn len(&self) -> usize {
+        self.next.len()
+    }
+
+    fn steps(&self, batch: &[usize], shape: Shape, width: usize) -> Vec<Vec<f32>> {
+        let contexts: Vec<&[Symbol]> = batch.iter().map(|&example| self.context(example, shape.window)).collect();
+        one_hot(&contexts, shape, width)
+    }
+
+    fn gradient(&self, batch: &[usize], outputs: &[f32], width: usize) -> Vec<f32> {
+        // A weight is relative to the mean over all examples, not over the batch, so that the gradient is unbiased.
+        let total: f32 = self.next.iter().flatten().map(|(_, weight)| weight).sum();
+        let mean = total / self.next.len() as f32;
+        let mut target = Target { next: vec![0.0; outputs.len()], width };
+        for (column, &example) in batch.iter().enumerate() {
+            for &(symbol, weight) in &self.next[example] {
+                target.next[usize::from(symbol) * width + column] = weight / (mean * batch.len() as f32);
+            }
+        }
+        target.loss(outputs).1
+    }
 }
 
 /// The weights of one layer, each gate a block of `hidden` rows.
@@ -282,8 +327,7 @@ pub fn sigmoid(x: f32) -> f32 {
 }
 
 /// The steps of a batch of contexts, one-hot, padded with all-zero columns.
-fn one_hot(contexts: &[&[Symbol]], shape: Shape, device: &Device) -> Vec<Tensor<2>> {
-    let width = contexts.len().next_multiple_of(LANES);
+fn one_hot(contexts: &[&[Symbol]], shape: Shape, width: usize) -> Vec<Vec<f32>> {
     (0..shape.window)
         .map(|step| {
             let mut values = vec![0.0f32; shape.n_inputs * width];
@@ -292,13 +336,37 @@ fn one_hot(contexts: &[&[Symbol]], shape: Shape, device: &Device) -> Vec<Tensor<
                     values[usize::from(context[step]) * width + column] = 1.0;
                 }
             }
-            Tensor::<2>::from_data(TensorData::new(values, [shape.n_inputs, width]), device)
+            values
         })
         .collect()
 }
 
+/// For each step the values of `series`, `[example, window, n_inputs]`, padded likewise.
+pub fn dense(series: &[&[f32]], shape: Shape, width: usize) -> Vec<Vec<f32>> {
+    let value = |series: &[f32], step: usize, input: usize| series[step * shape.n_inputs + input];
+    (0..shape.window)
+        .map(|step| {
+            let mut values = vec![0.0f32; shape.n_inputs * width];
+            for (column, series) in series.iter().enumerate() {
+                for input in 0..shape.n_inputs {
+                    values[input * width + column] = value(series, step, input);
+                }
+            }
+            values
+        })
+        .collect()
+}
+
+fn tensors(steps: Vec<Vec<f32>>, width: usize, device: &Device) -> Vec<Tensor<2>> {
+    let tensor = |values: Vec<f32>| {
+        let n_inputs = values.len() / width;
+        Tensor::<2>::from_data(TensorData::new(values, [n_inputs, width]), device)
+    };
+    steps.into_iter().map(tensor).collect()
+}
+
 /// Uniform initial weights in ±1/√hidden, as PyTorch's, with the forget gate's bias at 1.
-fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
+pub fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let bound = 1.0 / (shape.hidden as f32).sqrt();
     let mut weights = Vec::with_capacity(shape.n_weights());
     for [rows, columns] in shape.matrices() {
@@ -321,38 +389,28 @@ fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
     weights
 }
 
-/// Trains a network and returns its weights in the order of [`Shape::matrices`].
-pub fn train(shape: Shape, examples: &Examples, schedule: &Schedule) -> Vec<f32> {
+/// Trains a network from `weights` on, taking examples in an order drawn from `rng`, and returns its weights in the order of
+/// [`Shape::matrices`].
+pub fn train(shape: Shape, weights: &[f32], task: &impl Task, schedule: &Schedule, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let device = Device::flex();
-    let mut rng = ChaCha8Rng::seed_from_u64(schedule.seed);
-    let mut matrices = matrices_of(shape, &initial_weights(shape, &mut rng), &device);
+    let mut matrices = matrices_of(shape, weights, &device);
     let adam = AdamConfig::new().with_epsilon(1e-8).build();
     let mut moments = vec![None; matrices.len()];
-    let total: f32 = examples.next.iter().flatten().map(|(_, weight)| weight).sum();
-    let mean = total / examples.next.len() as f32;
-    let mut order: Vec<usize> = (0..examples.next.len()).collect();
+    let mut order: Vec<usize> = (0..task.len()).collect();
     let mut taken = order.len();
-    for step in 0..schedule.n_steps {
+    for step in schedule.steps.clone() {
         if taken >= order.len() {
-            order.shuffle(&mut rng);
+            order.shuffle(rng);
             taken = 0;
         }
         let batch = &order[taken..order.len().min(taken + schedule.batch)];
         taken += batch.len();
-        let contexts: Vec<&[Symbol]> = batch.iter().map(|&i| examples.context(i, shape.window)).collect();
-        let width = contexts.len().next_multiple_of(LANES);
-        // A weight is relative to the mean over all examples, not over the batch, so that the gradient is unbiased.
-        let mut target = Target { next: vec![0.0; width * shape.n_outputs], width };
-        for (column, &example) in batch.iter().enumerate() {
-            for &(symbol, weight) in &examples.next[example] {
-                target.next[usize::from(symbol) * width + column] = weight / (mean * batch.len() as f32);
-            }
-        }
+        let width = batch.len().next_multiple_of(LANES);
         let net = Lstm::of(shape, &matrices);
-        let (logits, traces) = net.forward(one_hot(&contexts, shape, &device));
-        let (_, d_logits) = target.loss(&values(logits));
-        let d_logits = Tensor::<2>::from_data(TensorData::new(d_logits, [shape.n_outputs, width]), &device);
-        let gradients = net.backward(&d_logits, traces);
+        let (outputs, traces) = net.forward(tensors(task.steps(batch, shape, width), width, &device));
+        let d_outputs = task.gradient(batch, &values(outputs), width);
+        let d_outputs = Tensor::<2>::from_data(TensorData::new(d_outputs, [shape.n_outputs, width]), &device);
+        let gradients = net.backward(&d_outputs, traces);
         let progress = step as f64 / schedule.n_steps as f64;
         let rate = schedule.learning_rate * (0.02 + 0.49 * (1.0 + (std::f64::consts::PI * progress).cos()));
         drop(net);
@@ -414,8 +472,8 @@ pub fn log_sum_exp(values: impl Iterator<Item = f32> + Clone) -> f32 {
 pub fn log_probabilities(shape: Shape, weights: &[f32], contexts: &[&[Symbol]]) -> Vec<f32> {
     let device = Device::flex();
     let net = Lstm::of(shape, &matrices_of(shape, weights, &device));
-    let (logits, _) = net.forward(one_hot(contexts, shape, &device));
-    let width = logits.dims()[1];
+    let width = contexts.len().next_multiple_of(LANES);
+    let (logits, _) = net.forward(tensors(one_hot(contexts, shape, width), width, &device));
     let logits = values(logits);
     let mut rows = Vec::with_capacity(contexts.len() * shape.n_outputs);
     for column in 0..contexts.len() {
@@ -426,8 +484,21 @@ pub fn log_probabilities(shape: Shape, weights: &[f32], contexts: &[&[Symbol]]) 
     rows
 }
 
+/// For each series of vectors what the network puts out, likewise.
+#[cfg(test)]
+pub fn outputs(shape: Shape, weights: &[f32], series: &[f32]) -> Vec<f32> {
+    let device = Device::flex();
+    let net = Lstm::of(shape, &matrices_of(shape, weights, &device));
+    let series: Vec<&[f32]> = series.chunks_exact(shape.window * shape.n_inputs).collect();
+    let width = series.len().next_multiple_of(LANES);
+    let outputs = values(net.forward(tensors(dense(&series, shape, width), width, &device)).0);
+    (0..series.len() * shape.n_outputs).map(|at| outputs[at % shape.n_outputs * width + at / shape.n_outputs]).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
 
     #[test]
@@ -453,7 +524,7 @@ mod tests {
         }
         let loss_at = |weights: &[f32]| {
             let net = Lstm::of(shape, &matrices_of(shape, weights, &device));
-            let (logits, traces) = net.forward(one_hot(&contexts, shape, &device));
+            let (logits, traces) = net.forward(tensors(one_hot(&contexts, shape, width), width, &device));
             let (loss, d_logits) = target.loss(&values(logits));
             (loss, net, d_logits, traces)
         };
