@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     training.push(Session::of("all", &(0..n_templates).collect::<Vec<u64>>()));
     let windows: Vec<Window<'_>> = training.iter().map(Session::closed).collect();
     let config = json!({"epochs": 1, "max_training_windows": 2000, "cache_contexts": batch});
-    let mut model = entry("deeplog").ok_or("deeplog is not listed")?.fit(&config, &windows, 1)?;
+    let mut model = entry("deeplog")?.fit(&config, &windows, 1)?;
     let sessions = sessions(batch, 11);
     let windows: Vec<Window<'_>> = sessions.iter().map(|session| session.window(10, false)).collect();
     for line in std::io::stdin().lock().lines() {
