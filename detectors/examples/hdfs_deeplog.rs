@@ -50,7 +50,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let started = Instant::now();
         let (normal_scores, abnormal_scores) = (scores(&mut model, &normal), scores(&mut model, &abnormal));
-        println!("seed {seed}: fit {fitted:.1} s, distinct test sessions {:.1} s", started.elapsed().as_secs_f64());
+        println!(
+            "seed {seed}: g {} fit {fitted:.1} s, distinct test sessions {:.1} s",
+            model.g(),
+            started.elapsed().as_secs_f64()
+        );
         for (rule, threshold) in rules {
             let flagged = |sessions: &[Session], scores: &[f64]| {
                 sessions

@@ -36,6 +36,7 @@
 
 mod explain;
 mod kernel;
+mod lstm;
 mod net;
 mod serve;
 mod snapshot;

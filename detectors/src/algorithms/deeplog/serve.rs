@@ -5,7 +5,7 @@
 
 use std::f64::consts::LN_2;
 
-use faultline_core::{LogWindow, Score, Window};
+use faultline_core::{Score, Window};
 use rustc_hash::FxHashMap;
 
 use super::{Model, net::Symbol, snapshot::Learned, values::Finding};
@@ -176,10 +176,9 @@ impl Model {
             scores.push(worst);
         }
         let confidence = config.value_confidence;
-        let logs: Vec<Option<&LogWindow<'_>>> = windows.iter().map(Window::as_log).collect();
-        values.judge(&logs, |idx, culprit, finding| {
+        values.judge(windows, |idx, culprit, finding| {
             let value = value_score(&finding, confidence);
-            let is_judged = logs[idx].is_some_and(|log| vocabulary.positions(log, h).contains(&culprit));
+            let is_judged = windows[idx].as_log().is_some_and(|log| vocabulary.positions(log, h).contains(&culprit));
             if let Some(worst) = scores[first + idx].as_mut()
                 && is_judged
                 && value > worst.value

@@ -21,7 +21,7 @@
 
 use std::collections::BTreeMap;
 
-use faultline_core::{LogWindow, TemplateId};
+use faultline_core::{LogWindow, TemplateId, Window};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -341,13 +341,13 @@ impl Values {
     }
 
     /// Judges the fresh records of all `windows` together and hands on each finding with its window and record.
-    pub fn judge(&self, windows: &[Option<&LogWindow<'_>>], mut found: impl FnMut(usize, usize, Finding)) {
+    pub fn judge(&self, windows: &[Window<'_>], mut found: impl FnMut(usize, usize, Finding)) {
         if self.models.is_empty() {
             return;
         }
         let mut by_template: BTreeMap<TemplateId, Judged> = BTreeMap::new();
-        for (idx, log) in windows.iter().enumerate() {
-            let Some(log) = log else { continue };
+        for (idx, window) in windows.iter().enumerate() {
+            let Some(log) = window.as_log() else { continue };
             for at in log.fresh..log.records.len() {
                 let template = log.records[at].template;
                 if self.models.contains_key(&template)
