@@ -243,7 +243,7 @@ fn a_false_positive_becomes_normal_and_nothing_else_does() {
     let report = Session::of("maintenance", &[1, 2, 3, 50, 4, 4, 5]);
     let attack = Session::of("attack", &[1, 8, 2, 99, 6]);
     // With fewer templates than g, nothing is beyond the top g.
-    let config = Config { top_g: 2, ..small() };
+    let config = Config { top_g: 3, ..small() };
     let mut model = fitted(&config);
     let (version, before) = (model.version(), score_of(&mut model, attack.closed()));
     assert!(score_of(&mut model, report.closed()).value > 10.0);
@@ -308,7 +308,7 @@ fn g_is_as_large_as_normal_operation_is_varied() {
     };
     let (plain, varied) = (g_of(1), g_of(12));
     assert_eq!(plain, 1, "one thing follows, always");
-    assert!((10..=13).contains(&varied), "one of twelve follows: {varied}");
+    assert!(varied > PAPER_G, "one of twelve follows: {varied}");
     let model = fitted(&Config { top_g: 5, ..small() });
     assert_eq!(model.g(), 5);
     assert_eq!(fitted(&small()).g(), PAPER_G, "thirty sessions are too few to hold any out");
