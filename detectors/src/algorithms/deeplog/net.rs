@@ -73,6 +73,12 @@ impl Examples {
         Self { contexts: self.contexts[..n * window].to_vec(), next: self.next[..n].to_vec() }
     }
 
+    /// Adds the others behind its own.
+    pub fn extend(&mut self, others: &Self) {
+        self.contexts.extend_from_slice(&others.contexts);
+        self.next.extend_from_slice(&others.next);
+    }
+
     fn context(&self, example: usize, window: usize) -> &[Symbol] {
         &self.contexts[example * window..(example + 1) * window]
     }

@@ -99,6 +99,9 @@ fn read(reader: &mut Reader<'_>) -> Option<(u64, Shape, Learned)> {
     let [window, hidden, layers, g, knows_end] =
         [reader.size()?, reader.size()?, reader.size()?, reader.size()?, reader.size()?];
     let templates: Option<Vec<TemplateId>> = (0..reader.length(8)?).map(|_| reader.number().map(TemplateId)).collect();
+    if window > 1 << 16 || hidden > 1 << 16 || layers > 1 << 16 {
+        return None;
+    }
     let vocabulary = Vocabulary::new(templates?, knows_end != 0);
     let shape = vocabulary.shape(&Config { window, hidden, layers, ..Config::default() });
     let weights = reader.floats()?;

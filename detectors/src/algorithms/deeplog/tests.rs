@@ -265,6 +265,19 @@ fn a_false_positive_becomes_normal_and_nothing_else_does() {
 }
 
 #[test]
+fn a_later_report_does_not_undo_an_earlier_one() {
+    let mut model = fitted(&Config { top_g: 3, rehearsed_contexts: 40, ..small() });
+    let reports = [Session::of("first", &[1, 2, 3, 50, 4, 5]), Session::of("second", &[6, 7, 51, 7, 8])];
+    for report in &reports {
+        assert_eq!(model.update(&[report.closed()]).n_after, 0, "{:?}", report.key);
+    }
+    for report in &reports {
+        assert!(score_of(&mut model, report.closed()).value < 10.0, "{:?}", report.key);
+    }
+    assert!(model.learned.rehearsed.next.len() <= 40);
+}
+
+#[test]
 fn a_report_of_what_is_normal_already_changes_nothing() {
     let mut model = fitted(&small());
     let bytes = model.snapshot().expect("plain numbers");

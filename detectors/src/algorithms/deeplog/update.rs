@@ -2,8 +2,8 @@
 //!
 //! Du et al. 2017, section 3.3: when a detected anomaly is reported to be a false positive, the weights are adjusted so that the
 //! model gives the actual outcome a higher likelihood in that context. Here: the network trains on the contexts of the marked
-//! windows, together with the most frequent contexts of the fit, which keep it from forgetting (the paper does not say what does),
-//! until all of the marked records are within the top g or `update_steps` are taken. A template that the model did not know gets an
+//! windows, together with the most frequent contexts of the fit and those of earlier reports, which keep it from forgetting (the
+//! paper does not say what does), until all of the marked records are within the top g or `update_steps` are taken. A template that the model did not know gets an
 //! input and an output first. Elapsed times of marked records widen the interval of their value model.
 //!
 //! Workflows stay as they were mined: one report does not change what sessions usually do.
@@ -61,7 +61,7 @@ impl Model {
         }
         let shape = self.learned.vocabulary.shape(&self.config);
         let report = examples_of(&self.config, &self.learned.vocabulary, &windows);
-        let examples = rehearsed_with(&self.learned.rehearsed, report);
+        let examples = rehearsed_with(&self.learned.rehearsed, &report);
         let schedule = Schedule {
             steps: 0..ROUND,
             // The step size hardly falls: how long it takes is not known beforehand.
@@ -78,6 +78,11 @@ impl Model {
             self.set_weights(shape, weights);
             update.n_steps += ROUND;
         }
+        // So that the next update does not undo this one. The rarest contexts of the fit make room.
+        let cap = self.config.rehearsed_contexts;
+        let mut rehearsed = report.first(cap / 2, shape.window);
+        rehearsed.extend(&self.learned.rehearsed);
+        self.learned.rehearsed = rehearsed.first(cap, shape.window);
         self.cache = Cache::default();
         self.version = StableHash::new().number(self.version).bytes(&encode(shape, &self.learned, 0)).finish();
         update.n_after = self.n_surprising(&windows);
@@ -171,15 +176,13 @@ impl Model {
 }
 
 /// The rehearsed examples and a report, which weighs half as much as all of them.
-fn rehearsed_with(rehearsed: &Examples, report: Examples) -> Examples {
+fn rehearsed_with(rehearsed: &Examples, report: &Examples) -> Examples {
     let total = |examples: &Examples| examples.next.iter().flatten().map(|(_, weight)| weight).sum::<f32>();
-    let factor = (0.5 * total(rehearsed) / total(&report).max(f32::MIN_POSITIVE)).max(1.0);
-    let mut examples = rehearsed.clone();
-    examples.contexts.extend(report.contexts);
-    let heavier =
-        |next: Vec<(Symbol, f32)>| next.into_iter().map(|(symbol, weight)| (symbol, weight * factor)).collect();
-    examples.next.extend(report.next.into_iter().map(heavier));
-    examples
+    let factor = (0.5 * total(rehearsed) / total(report).max(f32::MIN_POSITIVE)).max(1.0);
+    let mut heavier = report.clone();
+    heavier.next.iter_mut().flatten().for_each(|(_, weight)| *weight *= factor);
+    heavier.extend(rehearsed);
+    heavier
 }
 
 /// Weights of a network with more inputs and outputs that predicts what the smaller one did: a new input is fed as nothing, a new output
