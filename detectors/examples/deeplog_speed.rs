@@ -1,10 +1,11 @@
-//! DeepLog's uncached predictions a CPU second, a round for every line read: what `benches/peers/deeplog_onnx.py` sets beside
-//! ONNX Runtime.
+//! DeepLog's uncached predictions a CPU second, a round for every line read: what `benches/peers/deeplog_onnx.py`
+//! sets beside ONNX Runtime.
 //!
-//! `cargo run --release -p faultline-detectors --example deeplog_speed [TEMPLATES [BATCH]]`, 30 and 256 where not given. Each
-//! line of standard input is a round's length in CPU seconds, for each the rate is printed. A round scores calls of BATCH
-//! windows with one fresh record each, so one prediction a window; the contexts differ from each other and the cache holds one
-//! call's, so it is emptied before each. All that a call does is measured, not the network alone. On Linux.
+//! `cargo run --release -p faultline-detectors --example deeplog_speed [TEMPLATES [BATCH]]`, 30 and 256 where not
+//! given. Each line of standard input is a round's length in CPU seconds, for each the rate is printed. A round
+//! scores calls of BATCH windows with one fresh record each, so one prediction a window; the contexts differ from
+//! each other and the cache holds one call's, so it is emptied before each. All that a call does is measured, not the
+//! network alone. On Linux.
 
 use std::{error::Error, hint::black_box, io::BufRead};
 

@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release -p faultline-detectors --example hdfs_deeplog [FOLDER]`, where FOLDER (or
 //! `$FAULTLINE_DATA/hdfs/deeplog_split`) holds `hdfs_train`, `hdfs_test_normal.reconstructed` and `hdfs_test_abnormal`.
-//! The model is fitted to the first four fifths of the training sessions; the last fifth sets the calibrated thresholds.
-//! Both rules are fixed before a test session is read: the paper's (rank beyond g, calibrated), and the raw score that a share
-//! alpha of the held-out sessions exceeds. A session is anomalous when its window is.
+//! The model is fitted to the first four fifths of the training sessions; the last fifth sets the calibrated
+//! thresholds. Both rules are fixed before a test session is read: the paper's (rank beyond g, calibrated), and the
+//! raw score that a share alpha of the held-out sessions exceeds. A session is anomalous when its window is.
 #![allow(clippy::disallowed_methods, reason = "an example measures its own time")]
 
 use std::{collections::BTreeMap, error::Error, path::Path, path::PathBuf, sync::Arc, time::Instant};

@@ -1,21 +1,21 @@
 //! DeepLog: an LSTM predicts the next template of a session from the ten before it, others forecast the parameters.
 //!
-//! Station 7. Du, Li, Zheng, Srikumar, "DeepLog: Anomaly Detection and Diagnosis from System Logs through Deep Learning",
-//! CCS 2017. The log-key model (section 3.1) is trained in `net` and served by `kernel`: a record is judged by the rank of its
-//! template among the predictions (the paper's rule: anomalous beyond the top g) and, among equal ranks, by its negative
-//! log-likelihood; a window by the worst of its fresh records. A template that training did not hold is worst of all.
-//! The parameter-value models (3.2) are in `values`, the update from false positives (3.3) in `update`, the
-//! workflows (4) in `workflow`, which the evidence quotes.
+//! Station 7. Du, Li, Zheng, Srikumar, "DeepLog: Anomaly Detection and Diagnosis from System Logs through Deep
+//! Learning", CCS 2017. The log-key model (section 3.1) is trained in `net` and served by `kernel`: a record is
+//! judged by the rank of its template among the predictions (the paper's rule: anomalous beyond the top g) and, among
+//! equal ranks, by its negative log-likelihood; a window by the worst of its fresh records. A template that training
+//! did not hold is worst of all. The parameter-value models (3.2) are in `values`, the update from false positives
+//! (3.3) in `update`, the workflows (4) in `workflow`, which the evidence quotes.
 //!
-//! How g is calibrated: with `top_g` 0 a tenth of the training sessions is held out of the first four fifths of the training; g
-//! is then the smallest number with which at most `g_share` of them hold a template beyond the top g; then the network sees them
-//! too. A score is the rank plus 9 − g, so that 10 always is the first rank beyond g; in service the calibration of scores
-//! puts the cut where its own held-out sessions want it, wherever g is.
+//! How g is calibrated: with `top_g` 0 a tenth of the training sessions is held out of the first four fifths of the
+//! training; g is then the smallest number with which at most `g_share` of them hold a template beyond the top g;
+//! then the network sees them too. A score is the rank plus 9 − g, so that 10 always is the first rank beyond g; in
+//! service the calibration of scores puts the cut where its own held-out sessions want it, wherever g is.
 //!
-//! Cost: a prediction is about 1 MFLOP, so what it says is kept in an exact cache by context (on HDFS the 1,000 commonest
-//! contexts cover 92 % of records), and those that are missing are computed for all windows of a call together. Training sees
-//! each distinct context once an epoch, however often it occurred. Memory: the cache, `cache_contexts` rows of 8 bytes a
-//! template, 64 MiB at most.
+//! Cost: a prediction is about 1 MFLOP, so what it says is kept in an exact cache by context (on HDFS the 1,000
+//! commonest contexts cover 92 % of records), and those that are missing are computed for all windows of a call
+//! together. Training sees each distinct context once an epoch, however often it occurred. Memory: the cache,
+//! `cache_contexts` rows of 8 bytes a template, 64 MiB at most.
 //!
 //! When it fails: on streams whose templates churn (everything new is an anomaly; pair it with a cap on reports), on
 //! sessions that interleave unrelated work (use a finer session key), and on a record that is unlikely but not
@@ -24,11 +24,11 @@
 //!
 //! Differences from the paper, besides those that the parts name:
 //! - The end of a session is a symbol that is predicted like a template when the session closes, so that a session
-//!   which stops early is seen; and contexts before the h-th record are filled up with a start symbol, so that the first
-//!   records are judged as well.
+//!   which stops early is seen; and contexts before the h-th record are filled up with a start symbol, so that the
+//!   first records are judged as well.
 //! - The end is judged by its likelihood alone: whether it comes ninth or fourteenth among symbols that are all held to
-//!   be impossible is chance, and differs from seed to seed. It is put on the scale of ranks so that 5 nats (1 session in
-//!   128 ends there), which hardly any normal HDFS session exceeds, counts as rank g + 1, and each further
+//!   be impossible is chance, and differs from seed to seed. It is put on the scale of ranks so that 5 nats (1
+//!   session in 128 ends there), which hardly any normal HDFS session exceeds, counts as rank g + 1, and each further
 //!   halving as two ranks more. Parameters are put on the same scale, from `value_confidence` on.
 //! - A context weighs `count^tempering` in training, so that rare paths of normal operation are learned too.
 //! - g is calibrated, and in service the threshold is not g: calibration picks the cut on held-out scores.
@@ -71,8 +71,9 @@ use crate::algorithm::Algorithm;
 pub struct Config {
     /// Records before the judged one that the model sees: the paper's h.
     pub window: usize,
-    /// Predictions that count as normal, and that the evidence shows: the paper's g. A score of 10 is the rank after them. 0
-    /// chooses it at the fit, on held-out sessions; the calibration of scores then decides as it does without.
+    /// Predictions that count as normal, and that the evidence shows: the paper's g. A score of 10 is the rank after
+    /// them. 0 chooses it at the fit, on held-out sessions; the calibration of scores then decides as it does
+    /// without.
     pub top_g: usize,
     /// Share of the training sessions, evenly spread, that are held out to choose g. They are learned from afterwards.
     pub held_out: f64,
@@ -98,8 +99,8 @@ pub struct Config {
     pub max_training_windows: usize,
     /// Contexts whose predictions are kept, a memory bound as are 64 MiB; the cache is emptied when it is full.
     pub cache_contexts: usize,
-    /// Templates whose parameters are forecast, the most frequent first of those whose parameters vary; each costs the fit a tenth
-    /// of a second. 0 forecasts none.
+    /// Templates whose parameters are forecast, the most frequent first of those whose parameters vary; each costs
+    /// the fit 120 small optimizer steps. 0 forecasts none.
     pub value_models: usize,
     /// Confidence of the interval in which a parameter is expected: beyond it a record scores as beyond the top g.
     pub value_confidence: f64,
@@ -200,7 +201,8 @@ impl Algorithm for DeepLog {
         let mut model = Model::new(config, 0, shape, learned);
         let every = (1.0 / config.held_out).round() as usize;
         if config.top_g == 0 && windows.len() >= MIN_HELD_OUT * every {
-            // g is chosen before the network has seen the held-out sessions; the rest of the training is on all of them.
+            // g is chosen before the network has seen the held-out sessions; the rest of the training is on all of
+            // them.
             let is_held_out = |idx: usize| idx % every == every - 1;
             let side = |held_out: bool| {
                 let own = windows.iter().enumerate().filter(move |(idx, _)| is_held_out(*idx) == held_out);

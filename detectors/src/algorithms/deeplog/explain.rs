@@ -1,5 +1,5 @@
-//! Why a window scored as it did: the prediction or the forecast that decided, what was expected, and where in its workflow the
-//! session was.
+//! Why a window scored as it did: the prediction or the forecast that decided, what was expected, and where in its
+//! workflow the session was.
 
 use faultline_core::{Evidence, Expected, Score, TemplateId, Window};
 

@@ -1,14 +1,14 @@
 //! Inference of DeepLog's network without a tensor library: the weights that `net` trained, laid out for prediction.
 //!
-//! Where it differs from `net`: a one-hot symbol is looked up instead of multiplied; a layer's step is one pass: the four gates
-//! of a few contexts and sixteen units are summed up in registers, and the cell is computed from there; only what the next step
-//! needs is kept. The pass is compiled for the vector units of the processor it runs on. A test holds the
-//! log-probabilities to within 1e-5 of those that `burn` computes.
+//! Where it differs from `net`: a one-hot symbol is looked up instead of multiplied; a layer's step is one pass: the
+//! four gates of a few contexts and sixteen units are summed up in registers, and the cell is computed from there;
+//! only what the next step needs is kept. The pass is compiled for the vector units of the processor it runs on. A
+//! test holds the log-probabilities to within 1e-5 of those that `burn` computes.
 //!
 //! Cost: 1 MFLOP a context at 2 × 64 and ten steps, and a third as much time again for the cells;
 //! `benches/deeplog.rs` measures it, `benches/peers/deeplog_onnx.py` beside ONNX Runtime.
-//! Results do not depend on which contexts share a batch: a row is computed with the same operations in the same order wherever
-//! it stands.
+//! Results do not depend on which contexts share a batch: a row is computed with the same operations in the same
+//! order wherever it stands.
 
 use std::array::from_fn;
 
@@ -62,10 +62,11 @@ fn gate_place(column: usize, hidden: usize) -> usize {
 /// A layer, ready to predict.
 #[derive(Debug)]
 struct Layer {
-    /// What the gates begin with: the bias, and for the first layer a row for each symbol (last for those it does not know)
-    /// with its column of the input matrix added. `[n_rows, padded * 4]`, in tiles' order.
+    /// What the gates begin with: the bias, and for the first layer a row for each symbol (last for those it does not
+    /// know) with its column of the input matrix added. `[n_rows, padded * 4]`, in tiles' order.
     initial: Vec<f32>,
-    /// From the layer below, then from the step before: `[2 * hidden, 4 * hidden]`; the first layer has the second half only.
+    /// From the layer below, then from the step before: `[2 * hidden, 4 * hidden]`; the first layer has the second
+    /// half only.
     weights: Tiled,
 }
 
@@ -284,8 +285,8 @@ impl Forward<'_, '_> {
     }
 }
 
-/// What the gates begin with at a step of series of vectors: the bias plus the input's columns, weighed. `initial` holds for each
-/// input the bias plus its column, and last the bias alone.
+/// What the gates begin with at a step of series of vectors: the bias plus the input's columns, weighed. `initial`
+/// holds for each input the bias plus its column, and last the bias alone.
 #[inline(always)]
 fn weigh(initial: &[f32], series: &[f32], [step, window, n_inputs]: [usize; 3], to: &mut Vec<f32>) {
     let width = initial.len() / (n_inputs + 1);
@@ -404,11 +405,12 @@ fn add_products<S: Simd, const R: usize>(
     *sums = own;
 }
 
-/// The cell: its state and output, given the sums of the input, forget, candidate and output gates and the state before.
+/// The cell: its state and output, given the sums of the input, forget, candidate and output gates and the state
+/// before.
 ///
-/// c' = σ(f) c + σ(i) (2σ(g) − 1), as the candidate's inner factor 2 is part of the weights, and h = σ(o) (2σ(2c') − 1). With
-/// σ(x) = 1 / (1 + e^−x) and everything on one denominator, that is two divisions instead of five. The exponents are bounded so
-/// that no product of three overflows; σ there is 0 or 1 to within 1e−12.
+/// c' = σ(f) c + σ(i) (2σ(g) − 1), as the candidate's inner factor 2 is part of the weights, and h = σ(o) (2σ(2c') −
+/// 1). With σ(x) = 1 / (1 + e^−x) and everything on one denominator, that is two divisions instead of five. The
+/// exponents are bounded so that no product of three overflows; σ there is 0 or 1 to within 1e−12.
 #[inline(always)]
 fn unit<S: Simd>(simd: S, [input, forget, candidate, output]: [S::f32s; 4], before: S::f32s) -> (S::f32s, S::f32s) {
     const MOST: f32 = 28.0;

@@ -1,12 +1,12 @@
 //! A stack of LSTM cells on `burn`: forward, and backward by hand.
 //!
-//! `burn` multiplies matrices. The cell between the products is fused by hand, forward and backward, because flex's tanh
-//! and sigmoid are scalar calls into libm and its autodiff computes them twice: with them a fit takes three times as long. The
-//! backward pass is checked against finite differences, in `net`.
+//! `burn` multiplies matrices. The cell between the products is fused by hand, forward and backward, because flex's
+//! tanh and sigmoid are scalar calls into libm and its autodiff computes them twice: with them a fit takes three
+//! times as long. The backward pass is checked against finite differences, in `net`.
 //!
 //! Everything is feature-major (`[features, batch]`), so that the four gates of a cell (input, forget, candidate,
-//! output) are contiguous row blocks of one matrix. tanh is 2σ(2x) − 1; for the candidate gate the inner factor 2 is part
-//! of the weights, so that one sigmoid covers all four gates.
+//! output) are contiguous row blocks of one matrix. tanh is 2σ(2x) − 1; for the candidate gate the inner factor 2 is
+//! part of the weights, so that one sigmoid covers all four gates.
 
 use burn::tensor::{Tensor, TensorData};
 

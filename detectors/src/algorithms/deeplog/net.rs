@@ -1,9 +1,10 @@
-//! Training of DeepLog's networks on `burn`: stacked LSTM cells, over one-hot keys with a softmax over the next for the log-key
-//! model, over vectors of parameters for the value models. `kernel` serves what is trained here.
+//! Training of DeepLog's networks on `burn`: stacked LSTM cells, over one-hot keys with a softmax over the next for
+//! the log-key model, over vectors of parameters for the value models. `kernel` serves what is trained here.
 //!
 //! `burn` holds the weights and runs Adam; the cells are in `lstm`.
 //!
-//! Cost: about 3 MFLOP a context and pass at 2 × 64 and ten steps. Every batch is padded to a multiple of [`LANES`] columns.
+//! Cost: about 3 MFLOP a context and pass at 2 × 64 and ten steps. Every batch is padded to a multiple of [`LANES`]
+//! columns.
 
 use std::ops::Range;
 
@@ -196,8 +197,8 @@ pub fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
     weights
 }
 
-/// Trains a network from `weights` on, taking examples in an order drawn from `rng`, and returns its weights in the order of
-/// [`Shape::matrices`].
+/// Trains a network from `weights` on, taking examples in an order drawn from `rng`, and returns its weights in the
+/// order of [`Shape::matrices`].
 pub fn train(shape: Shape, weights: &[f32], task: &impl Task, schedule: &Schedule, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let device = Device::flex();
     let mut matrices = matrices_of(shape, weights, &device);

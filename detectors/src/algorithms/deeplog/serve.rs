@@ -1,7 +1,7 @@
 //! DeepLog at work: scores of windows from predictions that are cached by context, and from forecasts of parameters.
 //!
-//! The cache is an automaton: a known context and the next symbol lead to the next known context without a hash. What is missing is
-//! computed for all windows of a call together, whatever sessions they belong to.
+//! The cache is an automaton: a known context and the next symbol lead to the next known context without a hash. What
+//! is missing is computed for all windows of a call together, whatever sessions they belong to.
 
 use std::f64::consts::LN_2;
 
@@ -28,8 +28,8 @@ pub struct Cache {
     row_of: FxHashMap<Box<[Symbol]>, usize>,
     /// Scores of every template that may come next, and of the end.
     scores: Vec<f32>,
-    /// The row of the context that a symbol leads to, where it has been looked up once: records of a known path then cost
-    /// an array lookup instead of a hash of their context.
+    /// The row of the context that a symbol leads to, where it has been looked up once: records of a known path then
+    /// cost an array lookup instead of a hash of their context.
     next: Vec<u32>,
 }
 

@@ -1,7 +1,7 @@
 //! What a DeepLog model is kept as.
 //!
-//! Little-endian: magic, version, window, hidden, layers, g, whether the end is known, templates, weights, rehearsed examples,
-//! value models, workflows, and the stable hash of all that. Lists are preceded by their length.
+//! Little-endian: magic, version, window, hidden, layers, g, whether the end is known, templates, weights, rehearsed
+//! examples, value models, workflows, and the stable hash of all that. Lists are preceded by their length.
 
 use std::collections::BTreeMap;
 

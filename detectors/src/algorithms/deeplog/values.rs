@@ -1,23 +1,26 @@
 //! DeepLog's parameter-value models: for each template a forecast of its parameters.
 //!
-//! Du et al. 2017, section 3.2: the parameters of a template's records are a multivariate time series; an LSTM forecasts the next
-//! vector from the ones before, and the errors on held-out records are taken to be Gaussian: an error outside the interval of a
-//! given confidence is an anomaly. The time since the previous record of the session is one of the parameters.
+//! Du et al. 2017, section 3.2: the parameters of a template's records are a multivariate time series; an LSTM
+//! forecasts the next vector from the ones before, and the errors on held-out records are taken to be Gaussian: an
+//! error outside the interval of a given confidence is an anomaly. The time since the previous record of the session
+//! is one of the parameters.
 //!
 //! It is the only one so far ([`params`]): windows carry no others. Everything below takes vectors of any length.
 //!
-//! A parameter is put on a scale (elapsed time as ln(1 + µs)) and normalised by its mean and deviation. A template whose parameters
-//! hardly vary in training, or that is too rare, has no model: recorded sessions with made-up times cost nothing and score as
-//! without. The vectors before are those of the same template in the same window, so that a score depends on the window alone.
+//! A parameter is put on a scale (elapsed time as ln(1 + µs)) and normalised by its mean and deviation. A template
+//! whose parameters hardly vary in training, or that is too rare, has no model: recorded sessions with made-up times
+//! cost nothing and score as without. The vectors before are those of the same template in the same window, so that a
+//! score depends on the window alone.
 //!
-//! Cost: a fit of a tenth of a second for each template that has a model, at most `value_models`; 10 kFLOP a record of such a
-//! template. Memory: 6 kB a model. Fails where times say when a log was written and not when things happened, and on times that
-//! depend on load: the interval is then wide.
+//! Cost: a fit of 120 small optimizer steps for each template that has a model, at most `value_models`; 10 kFLOP a
+//! record of such a template. Memory: 10 kB a model. Fails where times say when a log was written and not when things
+//! happened, and on times that depend on load: the interval is then wide.
 //!
 //! Differs from the paper:
-//! - Each parameter has its own Gaussian instead of one for the mean squared error, so that the evidence names the parameter.
-//! - The deviation is no smaller than what makes the largest held-out error as likely as it was frequent, because elapsed times
-//!   have heavier tails than a Gaussian.
+//! - Each parameter has its own Gaussian instead of one for the mean squared error, so that the evidence names the
+//!   parameter.
+//! - The deviation is no smaller than what makes the largest held-out error as likely as it was frequent, because
+//!   elapsed times have heavier tails than a Gaussian.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +60,8 @@ const MIN_RANGE: f32 = 1e-3;
 const N_STEPS: usize = 120;
 const BATCH: usize = 128;
 
-/// What is known of a record besides its template, on the scale that is forecast. None where there is nothing to compare with.
+/// What is known of a record besides its template, on the scale that is forecast. None where there is nothing to
+/// compare with.
 pub fn params(log: &LogWindow<'_>, at: usize) -> Option<[f32; N_PARAMS]> {
     let (before, record) = (log.records.get(at.checked_sub(1)?)?, log.records.get(at)?);
     let nanos = record.time_unix_nano.saturating_sub(before.time_unix_nano).max(0);
@@ -174,7 +178,8 @@ impl Observation {
 }
 
 impl ValueModel {
-    /// Fits to `training` and measures its errors on `held_out`. None when no parameter varies or too little is held out.
+    /// Fits to `training` and measures its errors on `held_out`. None when no parameter varies or too little is held
+    /// out.
     pub fn fit(training: &[Observation], held_out: &[Observation], seed: u64) -> Option<Self> {
         let n_params = training.first()?.next.len();
         let mut scales = Vec::with_capacity(n_params);

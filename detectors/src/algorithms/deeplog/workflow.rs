@@ -1,22 +1,25 @@
 //! Workflows of normal sessions, so that an alert says where in its task it happened.
 //!
-//! Du et al. 2017, section 4: log keys are separated into tasks by how often they occur together (4.3), and within a task the
-//! order in which they follow each other tells sequence, concurrency, loops and branches apart (4.1, 4.2).
+//! Du et al. 2017, section 4: log keys are separated into tasks by how often they occur together (4.3), and within a
+//! task the order in which they follow each other tells sequence, concurrency, loops and branches apart (4.1, 4.2).
 //!
-//! - **Tasks**: two templates belong to one task when one of them hardly occurs without the other: max(p(a|b), p(b|a)) ≥ .9
-//!   over sessions. What two tasks share makes them one with a branch.
-//! - **Order**: sessions are projected on a task's templates, so that records of other tasks in between do not matter. a → b is
-//!   an edge when b directly follows a in at least 5 % of the sessions with a, or in none more often.
+//! - **Tasks**: two templates belong to one task when one of them hardly occurs without the other: max(p(a|b),
+//!   p(b|a)) ≥ .9 over sessions. What two tasks share makes them one with a branch.
+//! - **Order**: sessions are projected on a task's templates, so that records of other tasks in between do not
+//!   matter. a → b is an edge when b directly follows a in at least 5 % of the sessions with a, or in none more
+//!   often.
 //! - **Loop**: an edge to itself, or back to a template that first occurs before.
 //! - **Concurrent**: edges both ways, with neither nearly always first. Concurrent templates share a step.
 //! - **Branch**: edges to several templates that are not concurrent; which of them is taken, a session decides.
 //!
-//! Cost: the square of a session's distinct templates, for each distinct session. Memory: the pairs that occur together while it is
-//! built; at most `MAX_FOLLOWERS` edges a template after it. Fails where a session key is too coarse, so that everything occurs
-//! with everything: one large workflow comes out, and says little. Streams without a session key have none.
+//! Cost: the square of a session's distinct templates, for each distinct session. Memory: the pairs that occur
+//! together while it is built; at most `MAX_FOLLOWERS` edges a template after it. Fails where a session key is too
+//! coarse, so that everything occurs with everything: one large workflow comes out, and says little. Streams without
+//! a session key have none.
 //!
-//! Differs from the paper: it counts over sessions instead of within a distance of d records, as a session key separates what d
-//! is to separate; and it counts instead of asking the network, whose predictions at a fork agree with the counts.
+//! Differs from the paper: it counts over sessions instead of within a distance of d records, as a session key
+//! separates what d is to separate; and it counts instead of asking the network, whose predictions at a fork agree
+//! with the counts.
 
 use std::collections::BTreeMap;
 
@@ -150,7 +153,8 @@ impl Workflows {
         self.place.get(&template).map(|&idx| &self.nodes[idx])
     }
 
-    /// Where `log` was when its record `at` came (or, at its length, when it ended): after the last record before it that has a place.
+    /// Where `log` was when its record `at` came (or, at its length, when it ended): after the last record before it
+    /// that has a place.
     #[must_use]
     pub fn position(&self, log: &LogWindow<'_>, at: usize) -> Option<Position> {
         let came = log.records.get(at).and_then(|record| self.node(record.template));
@@ -321,8 +325,8 @@ fn nodes_of(
     nodes
 }
 
-/// The step of each template: one more than the last of those before it. Concurrent ones are one group, and groups are taken in
-/// order of where they stand in sessions on average, so that a cycle among them cannot hold them up.
+/// The step of each template: one more than the last of those before it. Concurrent ones are one group, and groups
+/// are taken in order of where they stand in sessions on average, so that a cycle among them cannot hold them up.
 fn steps_of(
     task: &[TemplateId],
     own: &BTreeMap<TemplateId, Count>,
