@@ -116,7 +116,7 @@ impl Default for Config {
             window: 10,
             top_g: 0,
             held_out: 0.1,
-            g_share: 0.005,
+            g_share: 0.002,
             hidden: 64,
             layers: 2,
             epochs: 40,
