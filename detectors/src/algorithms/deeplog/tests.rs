@@ -228,7 +228,7 @@ fn a_record_that_takes_too_long_is_named_with_its_forecast() {
     let bytes = model.snapshot().expect("plain numbers");
     let mut loaded = DeepLog::load(&small(), &bytes).expect("just written");
     assert_eq!(score_of(&mut loaded, slow.closed()), score);
-    let update = model.update(&[slow.closed()]);
+    let update = model.update(&[slow.closed()], 10.0);
     assert_eq!((update.n_before, update.n_after), (1, 0));
     assert!(score_of(&mut model, slow.closed()).value < 10.0);
 }
@@ -247,7 +247,7 @@ fn a_false_positive_becomes_normal_and_nothing_else_does() {
     let mut model = fitted(&config);
     let (version, before) = (model.version(), score_of(&mut model, attack.closed()));
     assert!(score_of(&mut model, report.closed()).value > 10.0);
-    let update = model.update(&[report.closed()]);
+    let update = model.update(&[report.closed()], 10.0);
     assert!(update.n_before >= 1 && update.n_after == 0 && update.n_new_templates == 1, "{update:?}");
     assert_ne!(model.version(), version);
     assert!(score_of(&mut model, report.closed()).value < 10.0);
@@ -256,7 +256,7 @@ fn a_false_positive_becomes_normal_and_nothing_else_does() {
     }
     assert_eq!(score_of(&mut model, attack.closed()).value, before.value, "99 is as unknown as before");
     let mut again = fitted(&config);
-    assert_eq!(again.update(&[report.closed()]), update);
+    assert_eq!(again.update(&[report.closed()], 10.0), update);
     let bytes = model.snapshot().expect("plain numbers");
     assert!(bytes == again.snapshot().expect("plain numbers"), "an update is deterministic");
     let mut loaded = DeepLog::load(&config, &bytes).expect("just written");
@@ -269,7 +269,7 @@ fn a_later_report_does_not_undo_an_earlier_one() {
     let mut model = fitted(&Config { top_g: 3, rehearsed_contexts: 40, ..small() });
     let reports = [Session::of("first", &[1, 2, 3, 50, 4, 5]), Session::of("second", &[6, 7, 51, 7, 8])];
     for report in &reports {
-        assert_eq!(model.update(&[report.closed()]).n_after, 0, "{:?}", report.key);
+        assert_eq!(model.update(&[report.closed()], 10.0).n_after, 0, "{:?}", report.key);
     }
     for report in &reports {
         assert!(score_of(&mut model, report.closed()).value < 10.0, "{:?}", report.key);
@@ -282,7 +282,7 @@ fn a_report_of_what_is_normal_already_changes_nothing() {
     let mut model = fitted(&small());
     let bytes = model.snapshot().expect("plain numbers");
     let session = &normal()[0];
-    assert_eq!(model.update(&[session.closed()]).n_steps, 0);
+    assert_eq!(model.update(&[session.closed()], 10.0).n_steps, 0);
     model.learn(&[session.closed()]);
     assert!(model.snapshot().expect("plain numbers") == bytes);
 }
@@ -301,7 +301,7 @@ fn a_template_that_the_model_learns_of_changes_no_other_prediction() {
     let mut between = report.clone();
     between.records[4].template = TemplateId(4);
     between.records[3].template = TemplateId(0);
-    assert_eq!(model.update(&[between.closed()]).n_new_templates, 1);
+    assert_eq!(model.update(&[between.closed()], 10.0).n_new_templates, 1);
     let after = likelihoods(&model);
     assert_eq!(after.len(), before.len() + 1);
     for (template, likelihood) in before {

@@ -46,18 +46,20 @@ pub struct Update {
 }
 
 impl Model {
-    /// Takes windows that were marked as false positives for normal. The version changes where anything was to be
+    /// Takes windows that were marked as false positives for normal: nothing in them is to score `cut` or more, the raw
+    /// score from which on they became alerts (10 by the paper's rule). The version changes where anything was to be
     /// learned.
-    pub fn update(&mut self, false_positives: &[Window<'_>]) -> Update {
+    pub fn update(&mut self, false_positives: &[Window<'_>], cut: f64) -> Update {
         let windows: Vec<&LogWindow<'_>> = false_positives.iter().filter_map(Window::as_log).collect();
-        let mut update = Update { n_before: self.n_surprising(&windows), n_after: 0, n_new_templates: 0, n_steps: 0 };
+        let mut update =
+            Update { n_before: self.n_surprising(&windows, cut), n_after: 0, n_new_templates: 0, n_steps: 0 };
         if update.n_before == 0 {
             return update;
         }
         update.n_new_templates = self.make_room(&windows);
         for log in &windows {
             for at in log.fresh..log.records.len() {
-                if self.is_odd_value(log, at) {
+                if self.is_odd_value(log, at, cut) {
                     self.learned.values.admit(log, at);
                 }
             }
@@ -73,7 +75,7 @@ impl Model {
             learning_rate: self.config.learning_rate * RATE,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(self.version);
-        while self.n_odd_keys(&windows) > 0 && update.n_steps + ROUND <= self.config.update_steps {
+        while self.n_odd_keys(&windows, cut) > 0 && update.n_steps + ROUND <= self.config.update_steps {
             let weights = net::train(shape, &self.learned.weights, &examples, &schedule, &mut rng);
             if !weights.iter().all(|weight| weight.is_finite()) {
                 break;
@@ -88,7 +90,7 @@ impl Model {
         self.learned.rehearsed = rehearsed.first(cap, shape.window);
         self.cache = Cache::default();
         self.version = StableHash::new().number(self.version).bytes(&encode(shape, &self.learned, 0)).finish();
-        update.n_after = self.n_surprising(&windows);
+        update.n_after = self.n_surprising(&windows, cut);
         update
     }
 
@@ -126,19 +128,19 @@ impl Model {
     }
 
     /// Records of `windows`, and ends, that score as anomalies.
-    fn n_surprising(&self, windows: &[&LogWindow<'_>]) -> usize {
+    fn n_surprising(&self, windows: &[&LogWindow<'_>], cut: f64) -> usize {
         let odd_values =
-            |log: &LogWindow<'_>| (log.fresh..log.records.len()).filter(|&at| self.is_odd_value(log, at)).count();
-        self.n_odd_keys(windows) + windows.iter().map(|log| odd_values(log)).sum::<usize>()
+            |log: &LogWindow<'_>| (log.fresh..log.records.len()).filter(|&at| self.is_odd_value(log, at, cut)).count();
+        self.n_odd_keys(windows, cut) + windows.iter().map(|log| odd_values(log)).sum::<usize>()
     }
 
-    fn is_odd_value(&self, log: &LogWindow<'_>, at: usize) -> bool {
+    fn is_odd_value(&self, log: &LogWindow<'_>, at: usize, cut: f64) -> bool {
         let finding = self.learned.values.finding(log, at);
-        finding.is_some_and(|finding| value_score(&finding, self.config.value_confidence) >= (PAPER_G + 1) as f64)
+        finding.is_some_and(|finding| value_score(&finding, self.config.value_confidence) >= cut)
     }
 
-    fn n_odd_keys(&self, windows: &[&LogWindow<'_>]) -> usize {
-        windows.iter().flat_map(|log| self.surprises(log)).filter(|score| *score >= (PAPER_G + 1) as f64).count()
+    fn n_odd_keys(&self, windows: &[&LogWindow<'_>], cut: f64) -> usize {
+        windows.iter().flat_map(|log| self.surprises(log)).filter(|score| *score >= cut).count()
     }
 
     /// The scores of everything that is predicted in `log`, without the cache.
