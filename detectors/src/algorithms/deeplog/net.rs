@@ -1,22 +1,21 @@
-//! Training of DeepLog's log-key model on `burn`: stacked LSTM cells over one-hot keys and a softmax over the next.
-//! `kernel` serves what is trained here.
+//! Training of DeepLog's networks on `burn`: stacked LSTM cells, over one-hot keys with a softmax over the next for
+//! the log-key model, over vectors of parameters for the value models. `kernel` serves what is trained here.
 //!
-//! `burn` holds the weights, multiplies matrices and runs Adam. The cell between the matrix products is fused by hand,
-//! forward and backward, because flex's tanh and sigmoid are scalar calls into libm and its autodiff computes them twice:
-//! with them a fit takes three times as long. The backward pass is checked against finite differences.
+//! `burn` holds the weights and runs Adam; the cells are in `lstm`.
 //!
-//! Everything is feature-major (`[features, batch]`), so that the four gates of a cell (input, forget, candidate,
-//! output) are contiguous row blocks of one matrix. tanh is 2σ(2x) − 1; for the candidate gate the inner factor 2 is part
-//! of the weights, so that one sigmoid covers all four gates.
-//!
-//! Cost: about 3 MFLOP a context and pass at 2 × 64 and ten steps. Every batch is padded to a multiple of [`LANES`] columns.
+//! Cost: about 3 MFLOP a context and pass at 2 × 64 and ten steps. Every batch is padded to a multiple of [`LANES`]
+//! columns.
+
+use std::ops::Range;
 
 use burn::{
     optim::{AdamConfig, Optimizer},
     tensor::{Device, Tensor, TensorData},
 };
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+
+use super::lstm::{Lstm, values};
 
 /// A symbol as the network knows it. One that is not below [`Shape::n_inputs`] is fed as a column of zeros: the network
 /// goes on without having learned anything about it.
@@ -60,6 +59,7 @@ impl Shape {
 }
 
 /// What to learn: distinct contexts, and for each how often each symbol came next.
+#[derive(Clone, Debug)]
 pub struct Examples {
     /// Contexts, `window` symbols each, one after another.
     pub contexts: Vec<Symbol>,
@@ -68,222 +68,74 @@ pub struct Examples {
 }
 
 impl Examples {
+    /// The first `n` of them.
+    pub fn first(&self, n: usize, window: usize) -> Self {
+        let n = n.min(self.next.len());
+        Self { contexts: self.contexts[..n * window].to_vec(), next: self.next[..n].to_vec() }
+    }
+
+    /// Adds the others behind its own.
+    pub fn extend(&mut self, others: &Self) {
+        self.contexts.extend_from_slice(&others.contexts);
+        self.next.extend_from_slice(&others.next);
+    }
+
     fn context(&self, example: usize, window: usize) -> &[Symbol] {
         &self.contexts[example * window..(example + 1) * window]
     }
 }
 
 /// How to learn it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Schedule {
-    /// Steps to take; the examples are gone through, in a new order each time, until they are taken.
+    /// Steps to take of the `n_steps`; the examples are gone through, in a new order each time, until they are taken.
+    pub steps: Range<usize>,
+    /// Steps over which the step size falls.
     pub n_steps: usize,
     /// Contexts in one step.
     pub batch: usize,
     /// Adam's step size at the start; it falls to a fiftieth along half a cosine.
     pub learning_rate: f64,
-    /// Seed of the initial weights and of the order of examples.
-    pub seed: u64,
 }
 
-/// The weights of one layer, each gate a block of `hidden` rows.
-#[derive(Debug)]
-struct Cell {
-    input: Tensor<2>,
-    recurrent: Tensor<2>,
-    bias: Tensor<2>,
+/// Something to learn: what goes in, and how far what came out is off.
+pub trait Task {
+    /// Number of examples.
+    fn len(&self) -> usize;
+
+    /// The steps of some examples, `[n_inputs, width]` each, padded with all-zero columns.
+    fn steps(&self, batch: &[usize], shape: Shape, width: usize) -> Vec<Vec<f32>>;
+
+    /// The gradient of the loss by the outputs `[n_outputs, width]`.
+    fn gradient(&self, batch: &[usize], outputs: &[f32], width: usize) -> Vec<f32>;
 }
 
-/// A network with its weights.
-#[derive(Debug)]
-struct Lstm {
-    cells: Vec<Cell>,
-    output: Tensor<2>,
-    output_bias: Tensor<2>,
-}
-
-impl Lstm {
-    /// A network of `matrices`, in the order of [`Shape::matrices`].
-    fn of(shape: Shape, matrices: &[Tensor<2>]) -> Self {
-        let (cells, output) = matrices.split_at(3 * shape.layers);
-        let cell = |m: &[Tensor<2>]| Cell { input: m[0].clone(), recurrent: m[1].clone(), bias: m[2].clone() };
-        Self {
-            cells: cells.chunks_exact(3).map(cell).collect(),
-            output: output[0].clone(),
-            output_bias: output[1].clone(),
-        }
+impl Task for Examples {
+    fn len(&self) -> usize {
+        self.next.len()
     }
 
-    /// Logits `[n_outputs, batch]` for one-hot steps of `[n_inputs, batch]` each, and what each layer did.
-    fn forward(&self, steps: Vec<Tensor<2>>) -> (Tensor<2>, Vec<Trace>) {
-        let mut traces: Vec<Trace> = Vec::with_capacity(self.cells.len());
-        let mut sequence = steps;
-        for cell in &self.cells {
-            let trace = cell.forward(sequence);
-            sequence = trace.outputs.clone();
-            traces.push(trace);
-        }
-        let last = sequence.pop().expect("a context holds at least one symbol");
-        (self.output.clone().matmul(last) + self.output_bias.clone(), traces)
+    fn steps(&self, batch: &[usize], shape: Shape, width: usize) -> Vec<Vec<f32>> {
+        let contexts: Vec<&[Symbol]> = batch.iter().map(|&example| self.context(example, shape.window)).collect();
+        one_hot(&contexts, shape, width)
     }
 
-    /// Gradients of the matrices, in their order, given that of the logits.
-    fn backward(&self, d_logits: &Tensor<2>, traces: Vec<Trace>) -> Vec<Tensor<2>> {
-        let last = traces.last().and_then(|trace| trace.outputs.last()).expect("a layer and a step").clone();
-        let n_steps = traces[0].outputs.len();
-        let mut d_outputs: Vec<Option<Tensor<2>>> = vec![None; n_steps];
-        d_outputs[n_steps - 1] = Some(self.output.clone().transpose().matmul(d_logits.clone()));
-        let mut gradients = vec![d_logits.clone().sum_dim(1), d_logits.clone().matmul(last.transpose())];
-        for (layer, (cell, trace)) in self.cells.iter().zip(traces).enumerate().rev() {
-            let ([input, recurrent, bias], d_inputs) = cell.backward(&trace, d_outputs, layer > 0);
-            d_outputs = d_inputs;
-            gradients.extend([bias, recurrent, input]);
+    fn gradient(&self, batch: &[usize], outputs: &[f32], width: usize) -> Vec<f32> {
+        // A weight is relative to the mean over all examples, not over the batch, so that the gradient is unbiased.
+        let total: f32 = self.next.iter().flatten().map(|(_, weight)| weight).sum();
+        let mean = total / self.next.len() as f32;
+        let mut target = Target { next: vec![0.0; outputs.len()], width };
+        for (column, &example) in batch.iter().enumerate() {
+            for &(symbol, weight) in &self.next[example] {
+                target.next[usize::from(symbol) * width + column] = weight / (mean * batch.len() as f32);
+            }
         }
-        gradients.reverse();
-        gradients
+        target.loss(outputs).1
     }
-}
-
-/// What one layer did over the steps of a batch, kept for the way back. All vectors are `[rows, batch]`, row by row.
-struct Trace {
-    inputs: Vec<Tensor<2>>,
-    /// `[4 * hidden, batch]`, after the sigmoid.
-    gates: Vec<Vec<f32>>,
-    /// `[hidden, batch]`: the cell's state, and its tanh.
-    states: Vec<Vec<f32>>,
-    squashed: Vec<Vec<f32>>,
-    outputs: Vec<Tensor<2>>,
-}
-
-impl Cell {
-    fn forward(&self, inputs: Vec<Tensor<2>>) -> Trace {
-        let [hidden, n_steps] = [self.recurrent.dims()[1], inputs.len()];
-        let mut trace = Trace {
-            inputs,
-            gates: Vec::with_capacity(n_steps),
-            states: Vec::with_capacity(n_steps),
-            squashed: Vec::with_capacity(n_steps),
-            outputs: Vec::with_capacity(n_steps),
-        };
-        for step in 0..n_steps {
-            let mut z = self.input.clone().matmul(trace.inputs[step].clone()) + self.bias.clone(); // [4 * hidden, batch]
-            if let Some(before) = trace.outputs.last() {
-                z = z + self.recurrent.clone().matmul(before.clone());
-            }
-            let (device, width) = (z.device(), z.dims()[1]);
-            let mut gates = values(z);
-            gates.iter_mut().for_each(|x| *x = sigmoid(*x));
-            let n = hidden * width;
-            let [input, forget, candidate, output] = blocks(&gates, n);
-            let mut state = vec![0.0f32; n];
-            if let Some(before) = trace.states.last() {
-                for i in 0..n {
-                    state[i] = forget[i] * before[i];
-                }
-            }
-            for i in 0..n {
-                state[i] += input[i] * (2.0 * candidate[i] - 1.0);
-            }
-            let squashed: Vec<f32> = state.iter().map(|c| 2.0 * sigmoid(2.0 * c) - 1.0).collect();
-            let h: Vec<f32> = output.iter().zip(&squashed).map(|(o, c)| o * c).collect();
-            trace.outputs.push(Tensor::from_data(TensorData::new(h, [hidden, width]), &device));
-            trace.gates.push(gates);
-            trace.states.push(state);
-            trace.squashed.push(squashed);
-        }
-        trace
-    }
-
-    /// Gradients of the cell's weights, and of its inputs where they are wanted, given those of its outputs.
-    fn backward(
-        &self,
-        trace: &Trace,
-        mut d_outputs: Vec<Option<Tensor<2>>>,
-        wants_inputs: bool,
-    ) -> ([Tensor<2>; 3], Vec<Option<Tensor<2>>>) {
-        let (to_inputs, to_before) = (self.input.clone().transpose(), self.recurrent.clone().transpose());
-        let n_steps = trace.outputs.len();
-        let [hidden, width] = trace.outputs[0].dims();
-        let n = hidden * width;
-        let mut d_weights = [&self.input, &self.recurrent, &self.bias].map(Tensor::zeros_like);
-        let mut d_inputs: Vec<Option<Tensor<2>>> = vec![None; n_steps];
-        let mut d_before: Option<Tensor<2>> = None;
-        let mut d_state = vec![0.0f32; n];
-        for step in (0..n_steps).rev() {
-            let d_output = match (d_outputs[step].take(), d_before.take()) {
-                (Some(above), Some(later)) => above + later,
-                (Some(one), None) | (None, Some(one)) => one,
-                (None, None) => continue,
-            };
-            let (device, d_output) = (d_output.device(), values(d_output));
-            let [input, forget, candidate, output] = blocks(&trace.gates[step], n);
-            let squashed = &trace.squashed[step][..n];
-            let mut dz = vec![0.0f32; 4 * n];
-            let (d_input, rest) = dz.split_at_mut(n);
-            let (d_forget, rest) = rest.split_at_mut(n);
-            let (d_candidate, d_out) = rest.split_at_mut(n);
-            for i in 0..n {
-                let d = d_state[i] + d_output[i] * output[i] * (1.0 - squashed[i] * squashed[i]);
-                d_out[i] = d_output[i] * squashed[i] * output[i] * (1.0 - output[i]);
-                d_input[i] = d * (2.0 * candidate[i] - 1.0) * input[i] * (1.0 - input[i]);
-                d_candidate[i] = d * input[i] * 2.0 * candidate[i] * (1.0 - candidate[i]);
-                d_state[i] = d * forget[i];
-                d_forget[i] = d * forget[i] * (1.0 - forget[i]);
-            }
-            if let Some(before) = step.checked_sub(1).map(|before| &trace.states[before][..n]) {
-                for i in 0..n {
-                    d_forget[i] *= before[i];
-                }
-            } else {
-                d_forget.fill(0.0);
-            }
-            let dz = Tensor::<2>::from_data(TensorData::new(dz, [4 * hidden, width]), &device);
-            let [d_weight, d_recurrent, d_bias] = d_weights;
-            let d_weight = d_weight + dz.clone().matmul(trace.inputs[step].clone().transpose());
-            let d_bias = d_bias + dz.clone().sum_dim(1);
-            if wants_inputs {
-                d_inputs[step] = Some(to_inputs.clone().matmul(dz.clone()));
-            }
-            let d_recurrent = match step.checked_sub(1) {
-                Some(before) => {
-                    let before = trace.outputs[before].clone().transpose();
-                    d_before = Some(to_before.clone().matmul(dz.clone()));
-                    d_recurrent + dz.matmul(before)
-                }
-                None => d_recurrent,
-            };
-            d_weights = [d_weight, d_recurrent, d_bias];
-        }
-        (d_weights, d_inputs)
-    }
-}
-
-/// The rows of the four gates.
-fn blocks(gates: &[f32], n: usize) -> [&[f32]; 4] {
-    [&gates[..n], &gates[n..2 * n], &gates[2 * n..3 * n], &gates[3 * n..4 * n]]
-}
-
-fn values(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.try_into_vec_as::<f32>().expect("the network computes in f32")
-}
-
-/// 1 / (1 + e^−x) without a branch or a call, so that the compiler vectorises it; exact to about 2e−7.
-#[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    // e^y as 2^n · e^r with |r| ≤ ln 2 / 2; adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let y = (-x).clamp(-80.0, 80.0);
-    let shifted = y * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = y - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let e_r = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r / 720.0)))));
-    let two_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    1.0 / (1.0 + e_r * two_n)
 }
 
 /// The steps of a batch of contexts, one-hot, padded with all-zero columns.
-fn one_hot(contexts: &[&[Symbol]], shape: Shape, device: &Device) -> Vec<Tensor<2>> {
-    let width = contexts.len().next_multiple_of(LANES);
+fn one_hot(contexts: &[&[Symbol]], shape: Shape, width: usize) -> Vec<Vec<f32>> {
     (0..shape.window)
         .map(|step| {
             let mut values = vec![0.0f32; shape.n_inputs * width];
@@ -292,13 +144,37 @@ fn one_hot(contexts: &[&[Symbol]], shape: Shape, device: &Device) -> Vec<Tensor<
                     values[usize::from(context[step]) * width + column] = 1.0;
                 }
             }
-            Tensor::<2>::from_data(TensorData::new(values, [shape.n_inputs, width]), device)
+            values
         })
         .collect()
 }
 
+/// For each step the values of `series`, `[example, window, n_inputs]`, padded likewise.
+pub fn dense(series: &[&[f32]], shape: Shape, width: usize) -> Vec<Vec<f32>> {
+    let value = |series: &[f32], step: usize, input: usize| series[step * shape.n_inputs + input];
+    (0..shape.window)
+        .map(|step| {
+            let mut values = vec![0.0f32; shape.n_inputs * width];
+            for (column, series) in series.iter().enumerate() {
+                for input in 0..shape.n_inputs {
+                    values[input * width + column] = value(series, step, input);
+                }
+            }
+            values
+        })
+        .collect()
+}
+
+fn tensors(steps: Vec<Vec<f32>>, width: usize, device: &Device) -> Vec<Tensor<2>> {
+    let tensor = |values: Vec<f32>| {
+        let n_inputs = values.len() / width;
+        Tensor::<2>::from_data(TensorData::new(values, [n_inputs, width]), device)
+    };
+    steps.into_iter().map(tensor).collect()
+}
+
 /// Uniform initial weights in ±1/√hidden, as PyTorch's, with the forget gate's bias at 1.
-fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
+pub fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let bound = 1.0 / (shape.hidden as f32).sqrt();
     let mut weights = Vec::with_capacity(shape.n_weights());
     for [rows, columns] in shape.matrices() {
@@ -321,38 +197,28 @@ fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
     weights
 }
 
-/// Trains a network and returns its weights in the order of [`Shape::matrices`].
-pub fn train(shape: Shape, examples: &Examples, schedule: &Schedule) -> Vec<f32> {
+/// Trains a network from `weights` on, taking examples in an order drawn from `rng`, and returns its weights in the
+/// order of [`Shape::matrices`].
+pub fn train(shape: Shape, weights: &[f32], task: &impl Task, schedule: &Schedule, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let device = Device::flex();
-    let mut rng = ChaCha8Rng::seed_from_u64(schedule.seed);
-    let mut matrices = matrices_of(shape, &initial_weights(shape, &mut rng), &device);
+    let mut matrices = matrices_of(shape, weights, &device);
     let adam = AdamConfig::new().with_epsilon(1e-8).build();
     let mut moments = vec![None; matrices.len()];
-    let total: f32 = examples.next.iter().flatten().map(|(_, weight)| weight).sum();
-    let mean = total / examples.next.len() as f32;
-    let mut order: Vec<usize> = (0..examples.next.len()).collect();
+    let mut order: Vec<usize> = (0..task.len()).collect();
     let mut taken = order.len();
-    for step in 0..schedule.n_steps {
+    for step in schedule.steps.clone() {
         if taken >= order.len() {
-            order.shuffle(&mut rng);
+            order.shuffle(rng);
             taken = 0;
         }
         let batch = &order[taken..order.len().min(taken + schedule.batch)];
         taken += batch.len();
-        let contexts: Vec<&[Symbol]> = batch.iter().map(|&i| examples.context(i, shape.window)).collect();
-        let width = contexts.len().next_multiple_of(LANES);
-        // A weight is relative to the mean over all examples, not over the batch, so that the gradient is unbiased.
-        let mut target = Target { next: vec![0.0; width * shape.n_outputs], width };
-        for (column, &example) in batch.iter().enumerate() {
-            for &(symbol, weight) in &examples.next[example] {
-                target.next[usize::from(symbol) * width + column] = weight / (mean * batch.len() as f32);
-            }
-        }
+        let width = batch.len().next_multiple_of(LANES);
         let net = Lstm::of(shape, &matrices);
-        let (logits, traces) = net.forward(one_hot(&contexts, shape, &device));
-        let (_, d_logits) = target.loss(&values(logits));
-        let d_logits = Tensor::<2>::from_data(TensorData::new(d_logits, [shape.n_outputs, width]), &device);
-        let gradients = net.backward(&d_logits, traces);
+        let (outputs, traces) = net.forward(tensors(task.steps(batch, shape, width), width, &device));
+        let d_outputs = task.gradient(batch, &values(outputs), width);
+        let d_outputs = Tensor::<2>::from_data(TensorData::new(d_outputs, [shape.n_outputs, width]), &device);
+        let gradients = net.backward(&d_outputs, traces);
         let progress = step as f64 / schedule.n_steps as f64;
         let rate = schedule.learning_rate * (0.02 + 0.49 * (1.0 + (std::f64::consts::PI * progress).cos()));
         drop(net);
@@ -414,8 +280,8 @@ pub fn log_sum_exp(values: impl Iterator<Item = f32> + Clone) -> f32 {
 pub fn log_probabilities(shape: Shape, weights: &[f32], contexts: &[&[Symbol]]) -> Vec<f32> {
     let device = Device::flex();
     let net = Lstm::of(shape, &matrices_of(shape, weights, &device));
-    let (logits, _) = net.forward(one_hot(contexts, shape, &device));
-    let width = logits.dims()[1];
+    let width = contexts.len().next_multiple_of(LANES);
+    let (logits, _) = net.forward(tensors(one_hot(contexts, shape, width), width, &device));
     let logits = values(logits);
     let mut rows = Vec::with_capacity(contexts.len() * shape.n_outputs);
     for column in 0..contexts.len() {
@@ -426,19 +292,22 @@ pub fn log_probabilities(shape: Shape, weights: &[f32], contexts: &[&[Symbol]]) 
     rows
 }
 
+/// For each series of vectors what the network puts out, likewise.
+#[cfg(test)]
+pub fn outputs(shape: Shape, weights: &[f32], series: &[f32]) -> Vec<f32> {
+    let device = Device::flex();
+    let net = Lstm::of(shape, &matrices_of(shape, weights, &device));
+    let series: Vec<&[f32]> = series.chunks_exact(shape.window * shape.n_inputs).collect();
+    let width = series.len().next_multiple_of(LANES);
+    let outputs = values(net.forward(tensors(dense(&series, shape, width), width, &device)).0);
+    (0..series.len() * shape.n_outputs).map(|at| outputs[at % shape.n_outputs * width + at / shape.n_outputs]).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rand::SeedableRng;
 
-    #[test]
-    fn sigmoid_is_exact_enough_everywhere() {
-        for i in -20_000..=20_000 {
-            let x = i as f32 / 200.0;
-            let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
-            assert!((f64::from(sigmoid(x)) - exact).abs() < 3e-7, "at {x}: {} against {exact}", sigmoid(x));
-        }
-        assert!(sigmoid(f32::NAN).is_nan());
-    }
+    use super::*;
 
     #[test]
     fn the_way_back_agrees_with_finite_differences() {
@@ -453,7 +322,7 @@ mod tests {
         }
         let loss_at = |weights: &[f32]| {
             let net = Lstm::of(shape, &matrices_of(shape, weights, &device));
-            let (logits, traces) = net.forward(one_hot(&contexts, shape, &device));
+            let (logits, traces) = net.forward(tensors(one_hot(&contexts, shape, width), width, &device));
             let (loss, d_logits) = target.loss(&values(logits));
             (loss, net, d_logits, traces)
         };
