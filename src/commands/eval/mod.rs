@@ -8,6 +8,7 @@ mod lines;
 mod parsing;
 mod raw;
 mod sessions;
+mod windows;
 
 use std::path::PathBuf;
 
@@ -72,6 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match info.name {
         "hdfs-deeplog" => sessions::hdfs_deeplog(args, &mut push)?,
         "hdfs-raw" => raw::hdfs_raw(args, &mut push)?,
+        "bgl-windows" => windows::bgl_windows(args, &mut push)?,
         "bgl-lines" => lines::bgl_lines(args, &mut push)?,
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
         other => {
