@@ -17,7 +17,8 @@
 //!   template in an incident opens an alert: it scores [`LONE`] + `habit_limit` − h(t) + (severity − `min_severity`). Further
 //!   ones score the same within the session (the writer) that reported it, so that the alert lasts as long as the trouble;
 //!   in other sessions they score next to nothing, so that a failure that a thousand nodes complain of is not a thousand
-//!   alerts. Everything else scores 0.
+//!   alerts. Everything else scores 0. Scores are surprises in nats by decree, no estimates: where calibration saw no severe
+//!   record, a p-value is e to the minus score.
 //!
 //! Habits form while scoring, never in `learn`: that is handed only what nobody found abnormal, and an incident is what
 //! must grow familiar. Fitting runs over the training records without a verdict.
@@ -64,12 +65,11 @@ impl Default for Config {
     }
 }
 
-/// What a record that opens an alert scores at least. Where calibration saw no severe record, its tail makes about
-/// 10⁻⁵ of it even on a handful of windows, which is evidence enough among the thousands of sessions that the false-discovery
-/// rate looks back on.
+/// What a record that opens an alert scores at least, in nats: one in 22,000, which is evidence enough for a lone alert among
+/// the thousands of sessions that the false-discovery rate looks back on.
 const LONE: f64 = 10.0;
 
-/// Largest score of a record of an incident that another session has reported.
+/// Largest score of a record of an incident that another session has reported, in nats: it was to be expected.
 const REPORTED: f64 = 0.1;
 
 /// Streams told apart. There is one for each deployment or preset; further ones share one entry.
@@ -154,6 +154,7 @@ impl Algorithm for SevereIncident {
                                  Study of Five System Logs, DSN 2007";
     const SIGNAL: Signal = Signal::Logs;
     const PUBLISHED_THRESHOLD: Option<f64> = Some(0.0);
+    const IS_SURPRISE: bool = true;
 
     type Config = Config;
     type Model = Model;

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use faultline_core::{Alert, Detector, Score, Window};
+use faultline_core::{Alert, Score, Window};
 use faultline_datasets::{
     Confusion, ResultRow, Usage, average_precision,
     loaders::bgl::{BglLines, BglTemplates},

@@ -160,14 +160,14 @@ pub fn product(
     let (mut scores, mut flagged) = (Vec::new(), Vec::new());
     let mut alerts: BTreeMap<AlertId, Alert> = BTreeMap::new();
     for window in stream.steps(test, size) {
-        let Some((start, end)) = window.as_log().map(LogWindow::span_unix_nano) else { continue };
+        let Some((start, _)) = window.as_log().map(LogWindow::span_unix_nano) else { continue };
         alerts.extend(monitor.advance_to(start).into_iter().map(|alert| (alert.id, alert)));
         let outcome = monitor.process(&[window]);
         scores.push(outcome.scored.iter().map(|scored| -scored.p_value.log10()).fold(0.0, f64::max));
         let is_here = |alert: &Alert| alert.state == AlertState::Firing && alert.end_unix_nano >= start;
         flagged.push(outcome.alerts.iter().any(is_here));
         alerts.extend(outcome.alerts.into_iter().map(|alert| (alert.id, alert)));
-        bar.set_position((end / Stream::SPACING_NANOS) as u64);
+        bar.inc(size as u64);
     }
     bar.finish_and_clear();
     alerts.extend(monitor.finish().into_iter().map(|alert| (alert.id, alert)));
