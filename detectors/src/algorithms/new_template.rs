@@ -27,7 +27,7 @@ pub struct Config {
     /// reports for ever.
     pub max_reports: u32,
     /// The same for windows of streams without a session key. Default 1, since a template that has come to a stream stays:
-    /// on BGL every second record would be reported otherwise.
+    /// on BGL most records would be reported otherwise.
     pub max_stream_reports: u32,
     /// Templates to remember, a memory bound. Beyond it nothing new is learned.
     pub max_templates: usize,
