@@ -185,18 +185,19 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     },
     ProtocolInfo {
         name: "bgl-windows",
-        summary: "event stream in order, windows of 20 stride 10",
+        summary: "event stream in order, windows of 20 stride 10: the whole stream fitted on its first 1 %; the second half of \
+                  BGL fitted on its own first 1 %, and on everything before it",
         dataset: "bgl",
-        needs: "event ids in order (ten a line) and one label a window",
-        status: Status::Later,
+        needs: "event ids in order (ten a line), one label a window, a template table beside them for severities",
+        status: Status::Available,
         published: BGL_WINDOWS,
     },
     ProtocolInfo {
         name: "bgl-lines",
-        summary: "lines in order with an alert label each: fit on the first 1 %, judge the rest line by line, alerts \
-                  after deduplication counted beside",
+        summary: "lines in order with an alert label each: fit on the first 1 %, judge the rest line by line; then the alerts \
+                  a user gets by default, and how many bursts of alert lines they hit",
         dataset: "bgl",
-        needs: "a table of event id and line label",
+        needs: "a table of event id and line label, a template table beside it for severities",
         status: Status::Available,
         published: &[],
     },

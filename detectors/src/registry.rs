@@ -11,6 +11,7 @@ use crate::{algorithm::Algorithm, algorithms};
 pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::new_template::NewTemplate>(),
     Entry::of::<algorithms::length::Length>(),
+    Entry::of::<algorithms::severe_incident::SevereIncident>(),
     Entry::of::<algorithms::ngram::Ngram>(),
     Entry::of::<algorithms::count_vector::CountVector>(),
     Entry::of::<algorithms::common_kinds::CommonKinds>(),

@@ -52,8 +52,8 @@ impl Session {
 }
 
 /// A stream of `n` sessions of a workflow with branches, a loop and jittered lags, of which each in turn with probability
-/// `share` is spoiled: an unseen template, a missing end, a wrong order, or far too many repetitions. In time order, each
-/// with whether it was spoiled.
+/// `share` is spoiled: an unseen template, a missing end, a wrong order, or far too many repetitions. The unseen record and
+/// the repetitions are fatal ones. In time order, each with whether it was spoiled.
 #[must_use]
 pub fn synthetic(seed: u64, n: usize, share: f64) -> Vec<(Session, bool)> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -71,15 +71,24 @@ pub fn synthetic(seed: u64, n: usize, share: f64) -> Vec<(Session, bool)> {
         }
         templates.extend([51, 52]);
         let spoiled = rng.random_bool(share);
+        let n_normal = templates.len();
+        let mut fatal = 0..0;
         if spoiled {
             match rng.random_range(0..4) {
-                0 => templates.insert(3, 99),
+                0 => {
+                    templates.insert(3, 99);
+                    fatal = 3..4;
+                }
                 1 => templates.truncate(3),
                 2 => templates[1..].reverse(),
-                _ => templates.extend([42; 20]),
+                _ => {
+                    templates.extend([42; 20]);
+                    fatal = n_normal..templates.len();
+                }
             }
         }
         let mut session = Session::of(&format!("s{idx:05}"), &templates);
+        session.records[fatal].iter_mut().for_each(|entry| entry.severity_number = 21);
         let mut time = start;
         for entry in &mut session.records {
             record += 1;

@@ -1,11 +1,14 @@
-//! BGL: the event stream with window labels, lines with alert labels, and raw lines.
+//! BGL: the event stream with window labels, lines with alert labels, what the events are, and raw lines.
 //!
 //! Data: Oliner and Stearley: "What Supercomputers Say: A Study of Five System Logs" (DSN 2007), as Loghub publishes it and
 //! as two public repositories parsed it. The window labels are a reconstruction: inside runs of identical events a label
 //! may be off by a few windows. Event 1 of the stream is "unknown to the authors' vocabulary". Cost: one pass each, two
 //! bytes an event.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{hdfs::only, sessions::parse_event};
 use crate::{
@@ -89,6 +92,124 @@ impl BglWindows {
             (&self.events[start..start + Self::WINDOW], *label)
         })
     }
+}
+
+/// What the event numbers of a stream stand for, as far as the template table beside it tells.
+#[derive(Clone, Debug, Default)]
+pub struct BglTemplates {
+    by_event: BTreeMap<u16, BglTemplate>,
+}
+
+/// What an event number stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BglTemplate {
+    /// Canonical template: events that differ only in how their header was cut are one.
+    pub id: u64,
+    /// OpenTelemetry severity number of the level in the template's text, with the numbers that the parser gives: 0 where
+    /// there is none.
+    pub severity_number: u8,
+}
+
+impl BglTemplates {
+    /// Templates of an event stream under `data`: the table in the folder of its window labels. Without one there is nothing
+    /// known of any event.
+    ///
+    /// # Errors
+    /// When there are several, or a row cannot be read; the error names file and line.
+    pub fn of_windows(data: &Path) -> Result<Self, DatasetError> {
+        Self::beside(data, FileKind::BinaryLabels)
+    }
+
+    /// The same for the table of lines.
+    ///
+    /// # Errors
+    /// As [`Self::of_windows`].
+    pub fn of_lines(data: &Path) -> Result<Self, DatasetError> {
+        Self::beside(data, FileKind::LineTable)
+    }
+
+    fn beside(data: &Path, kind: FileKind) -> Result<Self, DatasetError> {
+        let found = scan(data)?;
+        let folder = only(data, &found, kind)?.parent();
+        let tables: Vec<Found> = found
+            .iter()
+            .filter(|found| found.kind == FileKind::Templates && found.path.parent() == folder)
+            .cloned()
+            .collect();
+        if tables.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::read(only(data, &tables, FileKind::Templates)?)
+    }
+
+    /// Reads a tab-separated table whose header names the columns: the event id first, `canonical_id` where there is one, and
+    /// the text in the first column that begins with `canonical_template` or `template`.
+    ///
+    /// # Errors
+    /// When there is no such header or a row cannot be read; the error names file and line.
+    pub fn read(path: &Path) -> Result<Self, DatasetError> {
+        let mut templates = Self::default();
+        let mut columns: Option<(Option<usize>, usize)> = None;
+        lines::for_each(path, |number, line| {
+            let at = |reason: String| DatasetError::record(path, number, reason);
+            let text = String::from_utf8_lossy(line);
+            let cells: Vec<&str> = text.trim_end_matches(['\r', '\n']).split('\t').collect();
+            let Some((canonical, template)) = columns else {
+                let starts = |name: &str| cells.iter().position(|cell| cell.starts_with(name));
+                let template = starts("canonical_template").or_else(|| starts("template"));
+                let template = template.ok_or_else(|| at("the header names no column `template`".to_owned()))?;
+                columns = Some((starts("canonical_id"), template));
+                return Ok(Flow::On);
+            };
+            if text.trim().is_empty() {
+                return Ok(Flow::On);
+            }
+            let cell = |idx: usize| cells.get(idx).ok_or_else(|| at(format!("it has no column {}", idx + 1)));
+            let event = parse_event(cell(0)?.trim().as_bytes()).map_err(at)?;
+            let id = match canonical {
+                Some(idx) => cell(idx)?.trim().parse::<u64>().map_err(|error| at(format!("canonical_id: {error}")))?,
+                None => u64::from(event),
+            };
+            templates.by_event.insert(event, BglTemplate { id, severity_number: severity_of(cell(template)?) });
+            Ok(Flow::On)
+        })?;
+        Ok(templates)
+    }
+
+    /// What this event stands for. One that the table lacks is a template of its own, without a severity.
+    #[must_use]
+    pub fn of(&self, event: u16) -> BglTemplate {
+        let own = if self.by_event.is_empty() { u64::from(event) } else { BEYOND_CANONICAL + u64::from(event) };
+        self.by_event.get(&event).copied().unwrap_or(BglTemplate { id: own, severity_number: 0 })
+    }
+
+    /// Events that the table knows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_event.len()
+    }
+
+    /// Whether it knows none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_event.is_empty()
+    }
+}
+
+/// Ids of events that the template table lacks begin here, so that none is a canonical one.
+const BEYOND_CANONICAL: u64 = 1 << 16;
+
+/// The level is among the first words: `RAS KERNEL FATAL data storage interrupt`.
+fn severity_of(text: &str) -> u8 {
+    let level = |word: &str| match word {
+        "INFO" => Some(9),
+        "WARNING" => Some(13),
+        "ERROR" | "SEVERE" => Some(17),
+        "FAILURE" => Some(18),
+        "FATAL" => Some(21),
+        _ => None,
+    };
+    text.split_ascii_whitespace().take(4).find_map(level).unwrap_or(0)
 }
 
 /// One event and one alert label a line.
@@ -189,6 +310,33 @@ mod tests {
         fs::write(dir.path().join("labels.txt"), "0\n1\n0\n0\n").expect("written");
         let error = BglWindows::load(dir.path()).expect_err("too many").to_string();
         assert!(error.contains("4 labels for 3 windows"), "{error}");
+    }
+
+    #[test]
+    fn templates_give_the_canonical_id_and_the_severity_of_an_event() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let table = "#event_id\tcount\tcanonical_id\tcanonical_template(header stripped)\traw\n\
+                     7\t3\t2\tRAS KERNEL FATAL machine check\tx\n\
+                     8\t1\t2\tRAS KERNEL FATAL machine check\ty\n\
+                     9\t1\t1\tRAS KERNEL <*> INFO an ERROR was corrected\tz\n";
+        fs::write(dir.path().join("templates.tsv"), table).expect("written");
+        fs::write(dir.path().join("labels.txt"), "0\n1\n").expect("written");
+        let templates = BglTemplates::of_windows(dir.path()).expect("loads");
+        let template = |id, severity_number| BglTemplate { id, severity_number };
+        assert_eq!([7, 8, 9].map(|event| templates.of(event)), [template(2, 21), template(2, 21), template(1, 9)]);
+        assert_eq!(templates.of(1), template(BEYOND_CANONICAL + 1, 0), "not canonical template 1");
+
+        let lines = "#event_id\tcount\talert_count\ttemplate(recovered)\n5\t3\t0\t?\n6\t1\t1\tRAS APP FATAL x\n";
+        fs::write(dir.path().join("templates.tsv"), lines).expect("written");
+        let templates = BglTemplates::of_windows(dir.path()).expect("loads");
+        assert_eq!([5, 6].map(|event| templates.of(event)), [template(5, 0), template(6, 21)]);
+
+        fs::write(dir.path().join("templates.tsv"), "#event_id\tcount\ttemplate\nsix\t1\tRAS\n").expect("written");
+        let error = BglTemplates::of_windows(dir.path()).expect_err("no number").to_string();
+        assert!(error.contains("templates.tsv:2"), "{error}");
+        fs::remove_file(dir.path().join("templates.tsv")).expect("there");
+        let none = BglTemplates::of_windows(dir.path()).expect("no table is no error");
+        assert_eq!((none.is_empty(), none.of(7)), (true, template(7, 0)));
     }
 
     #[test]

@@ -9,3 +9,4 @@ pub mod length;
 pub mod logsed;
 pub mod new_template;
 pub mod ngram;
+pub mod severe_incident;

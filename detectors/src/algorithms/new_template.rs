@@ -3,11 +3,11 @@
 //! Station 7. The first baseline of Landauer, Skopik and Wurzenberger, "A Critical Review of Common Log Data Sets Used
 //! for Evaluation of Sequence-based Anomaly Detection Techniques", FSE 2024, where it beats many deep models. Cost: one
 //! hash lookup a record; memory grows with the number of templates, which the parser bounds. Fails when
-//! templates churn (a deployment brings new lines that are harmless; `max_reports` then bounds the noise) and sees
-//! nothing in an anomaly made of known lines.
+//! templates churn (a deployment brings new lines that are harmless) and sees nothing in an anomaly made of known lines.
 //!
 //! Beyond the paper: support. One poisoned session in training hides an unseen template from the paper's rule;
-//! with `min_support` 2 it does not.
+//! with `min_support` 2 it does not. And drift: sessions are judged alike for ever, but in a stream without a session key
+//! an unknown template is reported once (`max_stream_reports`) and then taken for known.
 
 use faultline_core::{Detector, DetectorError, Evidence, Score, Signal, TemplateId, Window};
 use rustc_hash::FxHashMap;
@@ -23,16 +23,19 @@ pub struct Config {
     /// Training sessions a template must occur in to be normal. 1, the default, is the paper's rule; raise it when the
     /// training data may hold anomalies.
     pub min_support: u32,
-    /// How many windows may report the same unknown template before it is taken for known; 0, the default,
-    /// reports for ever. Set it (1 is a good value) on streams whose templates churn.
+    /// How many sessions may report the same unknown template before it is taken for known; 0, the default,
+    /// reports for ever.
     pub max_reports: u32,
+    /// The same for windows of streams without a session key. Default 1, since a template that has come to a stream stays:
+    /// on BGL most records would be reported otherwise.
+    pub max_stream_reports: u32,
     /// Templates to remember, a memory bound. Beyond it nothing new is learned.
     pub max_templates: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { min_support: 1, max_reports: 0, max_templates: 100_000 }
+        Self { min_support: 1, max_reports: 0, max_stream_reports: 1, max_templates: 100_000 }
     }
 }
 
@@ -100,13 +103,14 @@ impl Model {
         State { version: self.version, support: sorted(&self.support), reports: sorted(&self.reports) }
     }
 
-    /// How far `template` is from being normal: 0 known, 1 never seen, between them too seldom seen.
-    fn surprise(&self, template: TemplateId) -> f64 {
+    /// How far `template` is from being normal: 0 known, or reported as often as `max_reports` allows; 1 never seen,
+    /// between them too seldom seen.
+    fn surprise(&self, template: TemplateId, max_reports: u32) -> f64 {
         let support = self.support.get(&template).copied().unwrap_or(0);
         if support >= self.config.min_support {
             return 0.0;
         }
-        if self.config.max_reports > 0 && self.reports.get(&template).is_some_and(|&n| n >= self.config.max_reports) {
+        if max_reports > 0 && self.reports.get(&template).is_some_and(|&n| n >= max_reports) {
             return 0.0;
         }
         1.0 - f64::from(support) / f64::from(self.config.min_support)
@@ -138,8 +142,9 @@ impl Detector for Model {
             surprising.clear();
             let mut score = Score { value: 0.0, culprit: log.fresh };
             let mut worst = 0.0;
+            let max_reports = if log.is_stream { self.config.max_stream_reports } else { self.config.max_reports };
             for (idx, record) in log.records.iter().enumerate().skip(log.fresh) {
-                let surprise = self.surprise(record.template);
+                let surprise = self.surprise(record.template, max_reports);
                 if surprise > 0.0 && !surprising.contains(&record.template) {
                     surprising.push(record.template);
                     score.value += surprise;
@@ -151,7 +156,7 @@ impl Detector for Model {
                     break;
                 }
             }
-            if self.config.max_reports > 0 {
+            if max_reports > 0 {
                 for &template in &surprising {
                     if self.reports.len() < self.config.max_templates || self.reports.contains_key(&template) {
                         *self.reports.entry(template).or_default() += 1;
@@ -265,6 +270,25 @@ mod tests {
         let session = Session::of("b", &[9]);
         let values: Vec<_> = score_all(&mut model, &[session.closed(), session.closed()]);
         assert_eq!(values.iter().map(|score| score.map_or(-1.0, |s| s.value)).collect::<Vec<_>>(), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_stream_reports_an_unknown_template_once_and_a_session_always() {
+        fn as_stream(window: Window<'_>) -> Window<'_> {
+            let Window::Log(log) = window else { return window };
+            Window::Log(faultline_core::LogWindow { is_stream: true, ..log })
+        }
+        let mut model = fit(&Config::default(), &[Session::of("a", &[1])]);
+        let session = Session::of("b", &[9, 1, 8]);
+        let (stream, keyed) = (as_stream(session.closed()), session.closed());
+        let values = |model: &mut Model, windows: &[Window<'_>]| -> Vec<f64> {
+            score_all(model, windows).iter().map(|score| score.map_or(-1.0, |score| score.value)).collect()
+        };
+        assert_eq!(values(&mut model, &[stream, stream]), [2.0, 0.0]);
+        assert_eq!(values(&mut model, &[keyed, keyed]), [2.0, 2.0], "sessions are still judged alike");
+        let bytes = model.snapshot().expect("written");
+        let mut restored = NewTemplate::load(&Config::default(), &bytes).expect("its own");
+        assert_eq!(values(&mut restored, &[stream]), [0.0], "what was reported is remembered");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod lines;
 mod parsing;
 mod raw;
 mod sessions;
+mod windows;
 
 use std::path::PathBuf;
 
@@ -74,6 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "hdfs-deeplog" => sessions::hdfs_deeplog(args, &mut push)?,
         "hdfs-chrono" => chronological::hdfs_chrono(args, &mut push)?,
         "hdfs-raw" => raw::hdfs_raw(args, &mut push)?,
+        "bgl-windows" => windows::bgl_windows(args, &mut push)?,
         "bgl-lines" => lines::bgl_lines(args, &mut push)?,
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
         other => {
