@@ -187,7 +187,7 @@ mod tests {
         let sessions: Vec<Session> = (0..300).map(|idx| Session::of(&format!("{idx}"), &long(10 + idx % 5))).collect();
         let windows: Vec<_> = sessions.iter().map(Session::closed).collect();
         let logs: Vec<_> = windows.iter().filter_map(Window::as_log).enumerate().collect();
-        let support = support_of(&logs, 100, 0.1);
+        let support = support_of(&logs, 1_000, 0.1);
         // The shortest are 60 by length; by counts all 300 are near.
         assert_eq!((support[0], support[2]), (60, 180));
     }
