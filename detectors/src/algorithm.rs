@@ -25,6 +25,10 @@ pub trait Algorithm: 'static {
     /// score rarer than the detector itself does.
     const IS_SURPRISE: bool = false;
 
+    /// Whether it runs where the configuration does not say which detectors do. Not for one that costs much and adds little
+    /// to the others, or that is a member of another.
+    const IS_DEFAULT: bool = true;
+
     /// Whether a fit depends on its seed. An evaluation then runs several.
     const IS_SEEDED: bool = false;
 

@@ -43,6 +43,8 @@ pub struct Entry {
     pub signal: Signal,
     /// See [`Algorithm::PUBLISHED_THRESHOLD`].
     pub published_threshold: Option<f64>,
+    /// See [`Algorithm::IS_DEFAULT`].
+    pub is_default: bool,
     /// See [`Algorithm::IS_SEEDED`].
     pub is_seeded: bool,
     /// See [`Algorithm::IS_SURPRISE`].
@@ -67,6 +69,7 @@ impl Entry {
             paper: A::PAPER,
             signal: A::SIGNAL,
             published_threshold: A::PUBLISHED_THRESHOLD,
+            is_default: A::IS_DEFAULT,
             is_seeded: A::IS_SEEDED,
             is_surprise: A::IS_SURPRISE,
             config_schema: || schemars::schema_for!(A::Config),

@@ -134,6 +134,8 @@ impl Algorithm for CommonKinds {
     const SIGNAL: Signal = Signal::Logs;
     /// Any fact that is not common.
     const PUBLISHED_THRESHOLD: Option<f64> = Some(0.0);
+    /// A member of the ensemble.
+    const IS_DEFAULT: bool = false;
 
     type Config = Config;
     type Model = Model;

@@ -93,6 +93,8 @@ impl Algorithm for CountVector {
                                  Evaluation of Sequence-based Anomaly Detection Techniques, FSE 2024";
     const SIGNAL: Signal = Signal::Logs;
     const PUBLISHED_THRESHOLD: Option<f64> = Some(0.1);
+    /// A member of the ensemble.
+    const IS_DEFAULT: bool = false;
 
     type Config = Config;
     type Model = Model;

@@ -171,6 +171,8 @@ impl Algorithm for DeepLog {
     /// g = 9: rank 10 and beyond.
     const PUBLISHED_THRESHOLD: Option<f64> = Some(10.0);
     const IS_SEEDED: bool = true;
+    /// A member of the ensemble.
+    const IS_DEFAULT: bool = false;
 
     type Config = Config;
     type Model = Model;

@@ -15,7 +15,7 @@
 //! - Nor does it count once the kind has become common ([`super::common_kinds`]): that is a new mode of operation.
 //!
 //! The score orders sessions by content first: that of DeepLog alone, plus [`CONTENT`] and more the odder the content is.
-//! Cost: DeepLog's and the baselines'; a contaminated training is fitted twice. Memory: its members'. Fails
+//! Streams without a session key are not judged: their pieces are of no kind. Cost: DeepLog's and the baselines'; a contaminated training is fitted twice. Memory: its members'. Fails
 //! where normal sessions are of ever new kinds, and on failures that are as frequent in training as normal kinds.
 
 use faultline_core::{Detector, DetectorError, Evidence, LogWindow, Score, Signal, Window};
@@ -255,6 +255,10 @@ impl Detector for Model {
         self.deeplog.score(windows, orders);
         let mut whole = Vec::new();
         for (idx, window) in windows.iter().enumerate() {
+            if window.as_log().is_none_or(|log| log.is_stream) {
+                scores.push(None);
+                continue;
+            }
             let members = [
                 oddness(templates[idx], 0.0),
                 oddness(vectors[idx], self.config.max_distance),
@@ -276,7 +280,7 @@ impl Detector for Model {
                 continue;
             };
             // Content is judged over the session, so its order has to be as well.
-            let grown = window.as_log().filter(|log| log.fresh > 0 && !log.is_stream);
+            let grown = window.as_log().filter(|log| log.fresh > 0);
             let order = match grown {
                 Some(log) => {
                     whole.clear();

@@ -59,6 +59,8 @@ impl Algorithm for Length {
                                  Evaluation of Sequence-based Anomaly Detection Techniques, FSE 2024";
     const SIGNAL: Signal = Signal::Logs;
     const PUBLISHED_THRESHOLD: Option<f64> = Some(0.0);
+    /// A member of the ensemble.
+    const IS_DEFAULT: bool = false;
 
     type Config = Config;
     type Model = Model;

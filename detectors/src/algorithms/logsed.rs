@@ -21,8 +21,8 @@
 //! When it fails: sessions without an order (every pair of templates is concurrent) have no edges, and only unknown
 //! templates are seen. A step that is taken in fewer than `confidence` of the sessions is optional, and its absence is
 //! normal. A clock of one second hides delays below a few seconds. A session whose front has been cut off by the length
-//! cap is not searched for redundancies, since what explains a record may have been cut off. In a stream without a session
-//! key, where everything a service does interleaves, only templates that training did not hold are seen.
+//! cap is not searched for redundancies, since what explains a record may have been cut off. A stream without a session
+//! key, where everything a service does interleaves, is not judged.
 //!
 //! Differences from the paper: sessions are given by their key, so no component streams need to be separated and an
 //! instance is a session's own; chance is tested against a random order of the same records, which also drops operational
@@ -241,10 +241,10 @@ impl Model {
         for (position, record) in window.records.iter().enumerate().skip(skipped) {
             let is_fresh = position >= window.fresh;
             let node = self.index.node_of(record, &services);
-            if is_fresh && let Some(surprise) = self.rarity(node, window.is_stream) {
+            if is_fresh && let Some(surprise) = self.rarity(node) {
                 anomalies.push(Anomaly { kind: Kind::Redundancy, position, edge: None, lag_nanos: None, surprise });
             }
-            let Some(node) = node.filter(|_| !window.is_stream) else { continue };
+            let Some(node) = node else { continue };
             walk.step(node, position, |step| {
                 let edge = *self.edge(step.edge);
                 if !is_fresh {
@@ -300,13 +300,11 @@ impl Model {
     }
 
     /// How surprising it is that a template turns up at all, where hardly any training session held it.
-    /// Of a stream, which is no session, only that training never saw it can be said.
-    fn rarity(&self, node: Option<NodeIdx>, is_stream: bool) -> Option<f64> {
+    fn rarity(&self, node: Option<NodeIdx>) -> Option<f64> {
         let n_sessions = node.map_or(0, |node| self.graph.nodes[node as usize].n_sessions) as f64;
         let of = self.graph.n_sessions as f64;
         match node {
             None => Some((of + 1.0).ln() + 1.0),
-            Some(_) if is_stream => None,
             Some(_) => (n_sessions < self.config.rare_share * of).then(|| ((of + 1.0) / (n_sessions + 1.0)).ln()),
         }
     }
@@ -327,7 +325,7 @@ impl Detector for Model {
 
     fn score(&mut self, windows: &[Window<'_>], scores: &mut Vec<Option<Score>>) {
         for window in windows {
-            let Some(log) = window.as_log().filter(|log| !log.records.is_empty()) else {
+            let Some(log) = window.as_log().filter(|log| !log.records.is_empty() && !log.is_stream) else {
                 scores.push(None);
                 continue;
             };

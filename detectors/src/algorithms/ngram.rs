@@ -72,6 +72,8 @@ impl Algorithm for Ngram {
                                  Evaluation of Sequence-based Anomaly Detection Techniques, FSE 2024";
     const SIGNAL: Signal = Signal::Logs;
     const PUBLISHED_THRESHOLD: Option<f64> = Some(0.0);
+    /// DeepLog, in the ensemble, generalises from the same evidence.
+    const IS_DEFAULT: bool = false;
 
     type Config = Config;
     type Model = Model;
