@@ -228,10 +228,11 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
     },
     ProtocolInfo {
         name: "tracebench",
-        summary: "HDFS v3 TraceBench: detection per trace by fault kind and severity, recall against injected delay",
+        summary: "HDFS v3 TraceBench: fit on the first 45 % of each normal collection, fix thresholds on the next 20 %, judge \
+                  the rest and every trace with an injected fault, by fault kind and severity",
         dataset: "hdfs_tracebench",
-        needs: "event.csv, edge.csv and trace.csv per collection",
-        status: Status::Later,
+        needs: "event.csv, edge.csv and trace.csv in a folder for each collection (NM_*, AN_*, COM_*)",
+        status: Status::Available,
         published: &[],
     },
     later("aiops", "20 KPIs, first half fit, second half test; plain point F1 and AP, kd7 beside", "aiops2018_kpi"),

@@ -5,9 +5,11 @@ pub mod hdfs;
 pub mod labels;
 pub mod loghub_2k;
 pub mod sessions;
+pub mod tracebench;
 
 pub use bgl::{BglLines, BglWindows};
 pub use hdfs::{BlockSpan, ChronologicalSessions, RawHdfs};
 pub use labels::{Labels, SessionLabels};
 pub use loghub_2k::{GroundTruth, LabelledSystem};
 pub use sessions::{SessionSplit, Sessions};
+pub use tracebench::TraceBench;

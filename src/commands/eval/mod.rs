@@ -9,6 +9,7 @@ mod lines;
 mod parsing;
 mod raw;
 mod sessions;
+mod tracebench;
 mod windows;
 
 use std::path::PathBuf;
@@ -78,6 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "bgl-windows" => windows::bgl_windows(args, &mut push)?,
         "bgl-lines" => lines::bgl_lines(args, &mut push)?,
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
+        "tracebench" => tracebench::tracebench(args, &mut push)?,
         other => {
             let message = format!(
                 "protocol {other} is planned but not part of this version; `faultline eval --list` shows which are"
