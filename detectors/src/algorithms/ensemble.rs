@@ -8,14 +8,14 @@
 //! of session, which costs it precision, and is not fooled by a few. So each checks the other:
 //!
 //! - In training, sessions whose content is seldom and whose order DeepLog holds for abnormal are counted. More of them than
-//!   normal operation explains are a contamination: then as many sessions of a kind prove nothing,
-//!   and the seldom, not ordinary ones are quarantined and everything is fitted again without them (see [`quarantine`]).
+//!   normal operation explains are a contamination (see [`quarantine`]): then having been seen proves nothing, and content is
+//!   odd unless it is common ([`super::common_kinds`]).
 //! - In service, odd content alone does not count when DeepLog finds the order more ordinary than that of a
 //!   tenth of the normal sessions; odd order alone ranks below any odd content.
 //! - Nor does it count once the kind has become common ([`super::common_kinds`]): that is a new mode of operation.
 //!
 //! The score orders sessions by content first: that of DeepLog alone, plus [`CONTENT`] and more the odder the content is.
-//! Streams without a session key are not judged: their pieces are of no kind. Cost: DeepLog's and the baselines'; a contaminated training is fitted twice. Memory: its members'. Fails
+//! Streams without a session key are not judged: their pieces are of no kind. Cost: DeepLog's and the baselines'; Memory: its members'. Fails
 //! where normal sessions are of ever new kinds, and on failures that are as frequent in training as normal kinds.
 
 use faultline_core::{Detector, DetectorError, Evidence, LogWindow, Score, Signal, Window};
@@ -117,20 +117,13 @@ impl Algorithm for Ensemble {
         check(config)?;
         let mut deeplog = DeepLog::fit(&config.deeplog, training, seed)?;
         let order = order_of(&mut deeplog, training);
-        let mut ordinary = quantile(&order, config.ordinary_share);
+        let ordinary = quantile(&order, config.ordinary_share);
         let beyond_g = config.deeplog.top_g as f64 + 1.0;
         let found = quarantine::examine(training, &order, ordinary, beyond_g, config);
         // It takes rare kinds for abnormal anyway, and must know how rare they are.
         let common_kinds = CommonKinds::fit(&common_kinds::Config::default(), training, seed).ok();
-        let kept: Vec<Window<'_>>;
-        let training = if found.n_quarantined == 0 {
-            training
-        } else {
-            kept = training.iter().zip(&found.is_kept).filter(|(_, kept)| **kept).map(|(window, _)| *window).collect();
-            deeplog = DeepLog::fit(&config.deeplog, &kept, seed)?;
-            ordinary = quantile(&order_of(&mut deeplog, &kept), config.ordinary_share);
-            &kept
-        };
+        let kept = training.iter().zip(&found.is_kept).filter(|(_, is_kept)| **is_kept);
+        let training: &[Window<'_>] = &kept.map(|(window, _)| *window).collect::<Vec<_>>();
         let state =
             State { version: 0, ordinary, n_suspicious: found.n_suspicious, n_quarantined: found.n_quarantined };
         let mut model = Model {
@@ -254,16 +247,20 @@ impl Detector for Model {
         }
         self.deeplog.score(windows, orders);
         let mut whole = Vec::new();
+        let is_contaminated = self.state.n_quarantined > 0;
         for (idx, window) in windows.iter().enumerate() {
             if window.as_log().is_none_or(|log| log.is_stream) {
                 scores.push(None);
                 continue;
             }
-            let members = [
-                oddness(templates[idx], 0.0),
-                oddness(vectors[idx], self.config.max_distance),
-                oddness(lengths[idx], 0.0),
-            ];
+            let members = match kinds[idx] {
+                Some(kind) if is_contaminated => [oddness(Some(kind), 0.0), None, None],
+                _ => [
+                    oddness(templates[idx], 0.0),
+                    oddness(vectors[idx], self.config.max_distance),
+                    oddness(lengths[idx], 0.0),
+                ],
+            };
             let order = orders[idx];
             // A kind that has become common is a mode of operation, however new. An open session shows its templates only.
             let is_common = match (kinds[idx], members[0], window.as_log()) {
@@ -290,7 +287,8 @@ impl Detector for Model {
                 None => order,
             };
             let order_value = order.map_or(0.0, |order| order.value);
-            if order_value <= self.state.ordinary {
+            // Where training held failures, DeepLog has seen them too.
+            if order_value <= self.state.ordinary && !is_contaminated {
                 scores.push(order);
                 continue;
             }
@@ -311,8 +309,12 @@ impl Detector for Model {
         for evidence in [Some(&new_template), count_vector.as_ref(), length.as_ref()].into_iter().flatten() {
             figures.extend(evidence.figures.iter().map(|(name, value)| (name.clone(), *value)));
         }
+        let common_kinds = self.common_kinds.as_ref().map(|member| member.explain(window, score));
+        let is_odd_kind = |evidence: &Evidence| figure(evidence, "n_odd_facts") > 0.0;
         let content = if score.value < CONTENT {
             None
+        } else if self.state.n_quarantined > 0 && common_kinds.as_ref().is_some_and(is_odd_kind) {
+            common_kinds
         } else if has_new {
             Some(new_template)
         } else {
@@ -418,6 +420,10 @@ mod tests {
         assert_eq!((model.state.n_suspicious, model.state.n_quarantined), (8, 8));
         assert!(value(&mut model, failure.closed()) > CONTENT);
         let evidence = model.explain(&failure.closed(), &Score { value: 2.0 * CONTENT, culprit: 0 });
-        assert!(evidence.summary.starts_with("template 98 never occurred"), "{}", evidence.summary);
+        assert!(
+            evidence.summary.starts_with("not common among sessions: template 98 occurs 2 times"),
+            "{}",
+            evidence.summary
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Which training sessions of an [`super::Ensemble`] are kept out of its members' training.
+//! Whether the training sessions of an [`super::Ensemble`] hold failures, and which are kept out of its set baselines' training.
 //!
 //! A failure in the training data looks like a rare kind of normal session, and no single session tells which it is. Together they
 //! do: rare kinds of normal session are made of ordinary steps, failures are not. So sessions are counted that are seldom
