@@ -14,7 +14,7 @@
 //!   leads for the rest of the incident. With led(t) and followed(t) the incidents in which it did either, a record of a
 //!   template that follows is a detail when 3·led(t) ≤ followed(t).
 //! - **Verdict.** The record is anomalous when it is no detail and h(t) < `habit_limit`. The first such record of a
-//!   template in an incident opens an alert: it scores [`LONE`] + `habit_limit` − h(t) + (severity − `min_severity`). Further
+//!   template in an incident opens an alert: it scores `LONE` + `habit_limit` − h(t) + (severity − `min_severity`). Further
 //!   ones score the same within the session (the writer) that reported it, so that the alert lasts as long as the trouble;
 //!   in other sessions they score next to nothing, so that a failure that a thousand nodes complain of is not a thousand
 //!   alerts. Everything else scores 0. Scores are surprises in nats by decree, no estimates: where calibration saw no severe
