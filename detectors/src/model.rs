@@ -258,7 +258,7 @@ impl std::fmt::Debug for Model {
 }
 
 /// Bytes as base64 text.
-mod base64_bytes {
+pub(crate) mod base64_bytes {
     use base64::{Engine, engine::general_purpose::STANDARD};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

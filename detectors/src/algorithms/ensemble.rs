@@ -96,6 +96,8 @@ struct Written {
     length: Option<Vec<u8>>,
     count_vector: Option<Vec<u8>>,
     common_kinds: Option<Vec<u8>>,
+    /// Weights: as a list of numbers they would be thrice as long.
+    #[serde(with = "crate::model::base64_bytes")]
     deeplog: Vec<u8>,
 }
 
@@ -118,7 +120,7 @@ impl Algorithm for Ensemble {
         let mut deeplog = DeepLog::fit(&config.deeplog, training, seed)?;
         let order = order_of(&mut deeplog, training);
         let ordinary = quantile(&order, config.ordinary_share);
-        let beyond_g = config.deeplog.top_g as f64 + 1.0;
+        let beyond_g = deeplog.g() as f64 + 1.0;
         let found = quarantine::examine(training, &order, ordinary, beyond_g, config);
         // It takes rare kinds for abnormal anyway, and must know how rare they are.
         let common_kinds = CommonKinds::fit(&common_kinds::Config::default(), training, seed).ok();
