@@ -15,6 +15,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::count_vector::CountVector>(),
     Entry::of::<algorithms::logsed::LogSed>(),
     Entry::of::<algorithms::deeplog::DeepLog>(),
+    Entry::of::<algorithms::attention_rnn::AttentionRnn>(),
 ];
 
 /// The entry called `name`.
