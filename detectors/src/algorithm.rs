@@ -28,6 +28,10 @@ pub trait Algorithm: 'static {
     /// Whether a fit depends on its seed. An evaluation then runs several.
     const IS_SEEDED: bool = false;
 
+    /// Whether it runs where the configuration does not say which detectors do. Not for one that costs much and adds little
+    /// to the others.
+    const IS_DEFAULT: bool = true;
+
     /// Hyperparameters; the defaults are the paper's.
     type Config: Default + Clone + Serialize + DeserializeOwned + JsonSchema;
     /// The fitted model.

@@ -34,7 +34,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MonitorConfig {
-    /// Detectors to run, each with the configuration keys to change. Default: every one, unchanged.
+    /// Detectors to run, each with the configuration keys to change. Default: every one but `attention-rnn`, unchanged.
     pub detectors: BTreeMap<String, Value>,
     /// When there is enough normal operation to fit.
     pub warm_up: WarmUp,
@@ -71,6 +71,7 @@ impl Default for MonitorConfig {
         Self {
             detectors: REGISTRY
                 .iter()
+                .filter(|entry| entry.is_default)
                 .map(|entry| (entry.name.to_owned(), Value::Object(Default::default())))
                 .collect(),
             warm_up: WarmUp::default(),

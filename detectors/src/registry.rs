@@ -45,6 +45,8 @@ pub struct Entry {
     pub is_seeded: bool,
     /// See [`Algorithm::IS_SURPRISE`].
     pub is_surprise: bool,
+    /// See [`Algorithm::IS_DEFAULT`].
+    pub is_default: bool,
     config_schema: fn() -> schemars::Schema,
     default_config: fn() -> Value,
     complete_config: fn(&Value) -> Result<Value, DetectorError>,
@@ -67,6 +69,7 @@ impl Entry {
             published_threshold: A::PUBLISHED_THRESHOLD,
             is_seeded: A::IS_SEEDED,
             is_surprise: A::IS_SURPRISE,
+            is_default: A::IS_DEFAULT,
             config_schema: || schemars::schema_for!(A::Config),
             default_config: || to_value::<A>(&A::Config::default()),
             complete_config: |config| Ok(to_value::<A>(&typed_config::<A>(config)?)),

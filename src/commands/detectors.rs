@@ -29,6 +29,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for entry in shown {
         outln!("{:14} {}", entry.name, entry.summary);
         outln!("{:14}   {}", "", entry.paper);
+        if !entry.is_default {
+            outln!("{:14}   runs only where `detection.detectors` names it", "");
+        }
         if args.name.is_some() {
             print_keys(entry);
         }
@@ -42,6 +45,7 @@ fn describe(entry: &Entry) -> serde_json::Value {
         "summary": entry.summary,
         "paper": entry.paper,
         "signal": entry.signal.name(),
+        "is_default": entry.is_default,
         "published_threshold": entry.published_threshold,
         "config": entry.default_config(),
         "config_schema": entry.config_schema(),

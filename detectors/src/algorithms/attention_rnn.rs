@@ -33,6 +33,8 @@
 //! - A record is predicted from a bounded context of `window` records, so that a prediction can be cached.
 //! - Records are masked at random in training, with the symbol that also stands for unknown templates: a masked record is
 //!   then something that the model knows, and not a novelty of its own.
+//! - The forget gates begin nearly shut, so that the attention and not the LSTM learns to reach back, and its weights mean
+//!   the record that they are on.
 //! - The end of a session is predicted as a template is; contexts are weighted `count^tempering`; both as in DeepLog here.
 //! - In both directions each side has an attention of its own; evidence shows the mean of the two.
 //! - It is fitted once, not day by day; `learn` does nothing.
@@ -199,12 +201,14 @@ struct Cache {
 
 impl Algorithm for AttentionRnn {
     const NAME: &'static str = "attention-rnn";
-    const SUMMARY: &'static str = "a template that an LSTM with attention did not expect; shows the records it looked at";
+    const SUMMARY: &'static str =
+        "a template that an LSTM with attention did not expect; shows the records it looked at";
     const PAPER: &'static str = "Brown, Tuor, Hutchinson, Nichols: Recurrent Neural Network Attention Mechanisms for \
                                  Interpretable System Log Anomaly Detection, MLCS 2018";
     const SIGNAL: Signal = Signal::Logs;
     const PUBLISHED_THRESHOLD: Option<f64> = None;
     const IS_SEEDED: bool = true;
+    const IS_DEFAULT: bool = false;
 
     type Config = Config;
     type Model = Model;
@@ -221,8 +225,7 @@ impl Algorithm for AttentionRnn {
         let shape = vocabulary.shape(config);
         let n_contexts = examples.next.len();
         let n_steps = (config.epochs * n_contexts.div_ceil(config.batch)).max(MIN_STEPS);
-        let n_steps =
-            n_steps.min(config.max_training_windows.div_ceil(shape.n_sides * config.batch.min(n_contexts)));
+        let n_steps = n_steps.min(config.max_training_windows.div_ceil(shape.n_sides * config.batch.min(n_contexts)));
         let schedule = Schedule {
             n_steps,
             batch: config.batch,
@@ -532,7 +535,10 @@ impl Detector for Model {
         });
         let looks = candidates.map(|position| self.look(&reading, position));
         let Some(look) = looks.reduce(|best, look| if look.nll > best.nll { look } else { best }) else {
-            return Evidence { summary: "nothing of the window is there to be judged".to_owned(), ..Evidence::default() };
+            return Evidence {
+                summary: "nothing of the window is there to be judged".to_owned(),
+                ..Evidence::default()
+            };
         };
         let n_outputs = shape.n_outputs();
         let mut order: Vec<usize> = (0..n_outputs).collect();

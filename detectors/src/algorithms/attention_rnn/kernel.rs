@@ -234,15 +234,7 @@ impl Buffers {
 
 impl Side {
     /// Adds this side's logits, and leaves its attention in `buffers`. Rows from `contexts.len()` to `n` fill up the batch.
-    fn forward(
-        &self,
-        shape: Shape,
-        arch: Arch,
-        contexts: &[&[Symbol]],
-        side: usize,
-        n: usize,
-        buffers: &mut Buffers,
-    ) {
+    fn forward(&self, shape: Shape, arch: Arch, contexts: &[&[Symbol]], side: usize, n: usize, buffers: &mut Buffers) {
         let (width, n_outputs, window) = (shape.width(), shape.n_outputs(), shape.window);
         let symbol_of = |row: usize, step: usize| {
             contexts.get(row).map_or(shape.outside(), |context| context[side * window + step])
@@ -302,15 +294,7 @@ impl Side {
     }
 
     /// Leaves the queries of a network without tiers in `buffers`.
-    fn ask(
-        &self,
-        shape: Shape,
-        arch: Arch,
-        contexts: &[&[Symbol]],
-        side: usize,
-        n: usize,
-        buffers: &mut Buffers,
-    ) {
+    fn ask(&self, shape: Shape, arch: Arch, contexts: &[&[Symbol]], side: usize, n: usize, buffers: &mut Buffers) {
         let (width, keys) = (shape.width(), shape.attention_width);
         let last = &buffers.outputs[shape.window - 1];
         let query = &mut buffers.query[..n * keys];
@@ -320,7 +304,8 @@ impl Side {
             }
             Attention::Syntax => {
                 for (row, query) in query.chunks_exact_mut(keys).enumerate() {
-                    let own = contexts.get(row).map_or(&[][..], |context| &context[side * shape.window..][..shape.window]);
+                    let own =
+                        contexts.get(row).map_or(&[][..], |context| &context[side * shape.window..][..shape.window]);
                     let position = own.iter().filter(|&&symbol| symbol != shape.outside()).count();
                     query.copy_from_slice(&self.query[position * keys..][..keys]);
                 }
@@ -497,8 +482,10 @@ mod tests {
             let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
             let weights = (0..shape.n_weights()).map(|_| rng.random::<f32>() * 1.6 - 0.8).collect();
             let contexts = (0..200).map(|_| {
-                let mut context: Vec<Symbol> =
-                    (0..shape.context_length()).map(|_| rng.random_range(0..11)).map(|s| if s == 9 { 10 } else { s }).collect();
+                let mut context: Vec<Symbol> = (0..shape.context_length())
+                    .map(|_| rng.random_range(0..11))
+                    .map(|s| if s == 9 { 10 } else { s })
+                    .collect();
                 for side in context.chunks_exact_mut(shape.window) {
                     let n_outside = rng.random_range(0..=shape.window);
                     side[..n_outside].fill(shape.outside());

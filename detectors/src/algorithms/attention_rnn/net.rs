@@ -5,7 +5,7 @@
 //! a tensor along its columns: autodiff answers each such cut with a zeroed tensor of the full size. A symbol selects its
 //! rows of the input matrix, which therefore holds the biases too.
 //!
-//! Cost at the defaults: 0.16 MFLOP a context and direction forward, twice that again on the way back; TIMES
+//! Cost at the defaults: 0.16 MFLOP a context and direction forward, twice that again on the way back;
 //! about 20,000 contexts a second; half of it is the scalar sigmoid and tanh of `burn-flex`.
 
 use burn::{
@@ -288,9 +288,8 @@ impl Side {
                     let known = &steps.known[segment.clone()];
                     let (attended, weights) = self.attend(shape, outputs, query, known);
                     attention[segment.clone()].clone_from_slice(&weights);
-                    let from = |summary: Tensor<2>, weights: &Gates| {
-                        weights.clone().map(|gate| summary.clone().matmul(gate))
-                    };
+                    let from =
+                        |summary: Tensor<2>, weights: &Gates| weights.clone().map(|gate| summary.clone().matmul(gate));
                     let inputs = sum(from(last, &tier.inputs[0]), from(attended, &tier.inputs[1]));
                     let inputs = sum(inputs, tier.bias.clone());
                     upper = Some(advance(inputs, &tier.recurrent, upper.as_ref()));
@@ -366,12 +365,7 @@ impl Net {
                 let both = gates_of(&next());
                 let half = |half: usize| both.clone().map(|gate| gate.narrow(0, half * shape.hidden, shape.hidden));
                 let inputs = [half(0), half(1)];
-                Upper {
-                    inputs,
-                    recurrent: gates_of(&next()),
-                    bias: gates_of(&next()),
-                    context: gates_of(&next()),
-                }
+                Upper { inputs, recurrent: gates_of(&next()), bias: gates_of(&next()), context: gates_of(&next()) }
             });
             let output_attended = (!is_tiered).then(&mut next);
             Side { input, recurrent, keys, query, upper, output_state, output_attended }
@@ -400,17 +394,24 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.try_into_vec_as::<f32>().expect("the network computes in f32")
 }
 
-/// Uniform initial weights in ±1/√hidden, as PyTorch's, with 1 added to the forget gates.
+/// Added to the forget gates at the start. An LSTM begins nearly forgetful, where 1 is usual: what is distant must then reach
+/// the prediction through the attention, on the record itself. One that remembers from the start passes a record on from
+/// state to state, and learns to attend to any of them. The upper tier has no other memory than its own.
+const FORGET_BIAS: f32 = -1.0;
+const UPPER_FORGET_BIAS: f32 = 1.0;
+
+/// Uniform initial weights in ±1/√hidden, as PyTorch's, with a bias added to the forget gates.
 pub fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let bound = 1.0 / (shape.hidden as f32).sqrt();
     let mut weights = Vec::with_capacity(shape.n_weights());
     for (part, [rows, columns]) in shape.matrices() {
         for row in 0..rows {
-            let is_forget_bias = matches!(part, Part::Input | Part::UpperBias) && row / (rows / 4) == 1;
-            for _ in 0..columns {
-                let weight = (rng.random::<f32>() * 2.0 - 1.0) * bound;
-                weights.push(if is_forget_bias { weight + 1.0 } else { weight });
-            }
+            let bias = match part {
+                Part::Input if row / (rows / 4) == 1 => FORGET_BIAS,
+                Part::UpperBias if row == 1 => UPPER_FORGET_BIAS,
+                _ => 0.0,
+            };
+            weights.extend((0..columns).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound + bias));
         }
     }
     weights
