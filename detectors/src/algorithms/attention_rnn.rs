@@ -20,7 +20,7 @@
 //! when as many others are. The figure `faithfulness` is the difference in nats; at or below zero the heat map is not to be
 //! trusted.
 //!
-//! Cost: 0.13 MFLOP a prediction and side; predictions are kept in an exact cache by context, as DeepLog's are. Training sees
+//! Cost: 0.1 MFLOP a prediction and side; predictions are kept in an exact cache by context, as DeepLog's are. Training sees
 //! each distinct context once an epoch. Memory: the cache, 64 MiB at most.
 //!
 //! When it fails: as DeepLog does, on templates that churn and on sessions that interleave unrelated work. In both directions
@@ -33,8 +33,9 @@
 //! - A record is predicted from a bounded context of `window` records, so that a prediction can be cached.
 //! - Records are masked at random in training, with the symbol that also stands for unknown templates: a masked record is
 //!   then something that the model knows, and not a novelty of its own.
-//! - The forget gates begin nearly shut, so that the attention and not the LSTM learns to reach back, and its weights mean
-//!   the record that they are on.
+//! - The forget gates begin nearly shut, so that the attention rather than the LSTM learns to reach back. Begun open, as
+//!   is usual, the states that follow a record carry it along, and the attention may settle on any of them. That it still
+//!   can is why faithfulness is measured for each finding.
 //! - The end of a session is predicted as a template is; contexts are weighted `count^tempering`; both as in DeepLog here.
 //! - In both directions each side has an attention of its own; evidence shows the mean of the two.
 //! - It is fitted once, not day by day; `learn` does nothing.
@@ -126,8 +127,7 @@ pub struct Config {
     pub max_templates: usize,
     /// Distinct contexts kept for training, the most frequent first: a memory bound.
     pub max_contexts: usize,
-    /// Contexts computed in all of training, a time bound: about 20,000 a second on one core. One in both directions
-    /// counts twice.
+    /// Contexts computed in all of training, a time bound. One in both directions counts twice.
     pub max_training_windows: usize,
     /// Contexts whose predictions are kept, a memory bound as are 64 MiB; the cache is emptied when it is full.
     pub cache_contexts: usize,
@@ -146,7 +146,7 @@ impl Default for Config {
             batch: 128,
             learning_rate: 1e-2,
             tempering: 0.3,
-            masking: 0.05,
+            masking: 0.15,
             max_templates: 1024,
             max_contexts: 65_536,
             max_training_windows: 200_000,

@@ -5,8 +5,8 @@
 //! are `gemm`'s, the rest is compiled for the vector units of the processor it runs on. Tests hold the log-probabilities
 //! and the attention to within 1e-5 of what `burn` computes, and `burn`'s gradients to the slopes of this file's loss.
 //!
-//! Cost: 0.13 MFLOP a context and side at the defaults; `benches/attention_rnn.rs` measures it. Results do not depend on
-//! which contexts share a batch: a row is computed with the same operations in the same order wherever it stands.
+//! Cost: 0.1 MFLOP a context and side at the defaults. Results do not depend on which contexts share a batch: a row is
+//! computed with the same operations in the same order wherever it stands.
 
 use gemm::Parallelism;
 use pulp::{Arch, WithSimd};

@@ -397,7 +397,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 /// Added to the forget gates at the start. An LSTM begins nearly forgetful, where 1 is usual: what is distant must then reach
 /// the prediction through the attention, on the record itself. One that remembers from the start passes a record on from
 /// state to state, and learns to attend to any of them. The upper tier has no other memory than its own.
-const FORGET_BIAS: f32 = -1.0;
+const FORGET_BIAS: f32 = -3.0;
 const UPPER_FORGET_BIAS: f32 = 1.0;
 
 /// Uniform initial weights in ±1/√hidden, as PyTorch's, with a bias added to the forget gates.
