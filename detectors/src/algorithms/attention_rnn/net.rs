@@ -396,9 +396,11 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 /// Added to the forget gates at the start. An LSTM begins nearly forgetful, where 1 is usual: what is distant must then reach
 /// the prediction through the attention, on the record itself. One that remembers from the start passes a record on from
-/// state to state, and learns to attend to any of them. The upper tier has no other memory than its own.
+/// state to state, and learns to attend to any of them.
 const FORGET_BIAS: f32 = -3.0;
-const UPPER_FORGET_BIAS: f32 = 1.0;
+
+/// The same where there are tiers: within its segment, the last one is all the memory there is.
+const TIERED_FORGET_BIAS: f32 = 1.0;
 
 /// Uniform initial weights in ±1/√hidden, as PyTorch's, with a bias added to the forget gates.
 pub fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
@@ -407,8 +409,8 @@ pub fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
     for (part, [rows, columns]) in shape.matrices() {
         for row in 0..rows {
             let bias = match part {
-                Part::Input if row / (rows / 4) == 1 => FORGET_BIAS,
-                Part::UpperBias if row == 1 => UPPER_FORGET_BIAS,
+                Part::Input if row / (rows / 4) == 1 && shape.attention != Attention::Tiered => FORGET_BIAS,
+                Part::Input | Part::UpperBias if row / (rows / 4) == 1 => TIERED_FORGET_BIAS,
                 _ => 0.0,
             };
             weights.extend((0..columns).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound + bias));
