@@ -17,6 +17,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::common_kinds::CommonKinds>(),
     Entry::of::<algorithms::logsed::LogSed>(),
     Entry::of::<algorithms::deeplog::DeepLog>(),
+    Entry::of::<algorithms::attention_rnn::AttentionRnn>(),
     Entry::of::<algorithms::ensemble::Ensemble>(),
 ];
 
