@@ -13,6 +13,7 @@ pub mod error;
 pub mod hash;
 pub mod incident;
 pub mod score;
+pub mod status;
 pub mod template;
 pub mod traits;
 pub mod window;
@@ -27,7 +28,8 @@ pub use delivery::{Ack, AckResult, Delivery, Position, Reject};
 pub use error::{Classified, Domain};
 pub use incident::{Cause, CauseKind, Incident, IncidentId};
 pub use score::{Evidence, Expected, Score};
-pub use template::{Param, ParamKind, RecordId, Template, TemplateId};
+pub use status::{DetectorStatus, ModelState, ShadowStatus};
+pub use template::{Param, ParamKind, RecordId, Template, TemplateId, TemplateTexts};
 pub use traits::{
     BoxFuture, Detector, DetectorError, Environment, Executor, Localizer, Outlet, OutletError, Parser, Policy, Sink,
     Source, SourceError,

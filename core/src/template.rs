@@ -1,5 +1,7 @@
 //! Log templates: what a line is once its variable parts are taken out (station 4).
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use serde::{Deserialize, Serialize};
 
 use crate::hash::StableHash;
@@ -51,6 +53,49 @@ pub struct Template {
     pub first_seen_unix_nano: i64,
     /// See `first_seen_unix_nano`.
     pub last_seen_unix_nano: i64,
+}
+
+/// Texts of templates by id. Texts change when a template widens; the latest is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TemplateTexts(BTreeMap<TemplateId, Arc<str>>);
+
+impl TemplateTexts {
+    /// No texts: what a source of bare event numbers has.
+    pub const NONE: &'static Self = &Self(BTreeMap::new());
+
+    /// The text of a template.
+    #[must_use]
+    pub fn get(&self, id: TemplateId) -> Option<&Arc<str>> {
+        self.0.get(&id)
+    }
+
+    /// Takes note of a text.
+    pub fn insert(&mut self, id: TemplateId, text: Arc<str>) {
+        self.0.insert(id, text);
+    }
+
+    /// Templates with a text.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no text is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Every template with its text, in the order of ids.
+    pub fn iter(&self) -> impl Iterator<Item = (TemplateId, &Arc<str>)> {
+        self.0.iter().map(|(id, text)| (*id, text))
+    }
+}
+
+impl FromIterator<(TemplateId, Arc<str>)> for TemplateTexts {
+    fn from_iter<I: IntoIterator<Item = (TemplateId, Arc<str>)>>(texts: I) -> Self {
+        Self(texts.into_iter().collect())
+    }
 }
 
 /// What a variable part of a line looked like.

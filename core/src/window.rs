@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::template::{RecordId, TemplateId};
+use crate::template::{RecordId, TemplateId, TemplateTexts};
 
 /// Which kind of telemetry a detector scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +49,8 @@ pub struct LogEntry {
     pub service: ServiceIdx,
     /// OpenTelemetry severity number, 0 (unset) to 24.
     pub severity_number: u8,
+    /// Whether its template was first written by a new version of its service, after the detectors were fitted.
+    pub is_since_deploy: bool,
 }
 
 /// Whether more records of a session may follow.
@@ -78,6 +80,8 @@ pub struct LogWindow<'a> {
     pub is_stream: bool,
     /// Service names by [`LogEntry::service`].
     pub services: &'a [Arc<str>],
+    /// Template texts, for detectors that read words; a template may be missing.
+    pub templates: &'a TemplateTexts,
 }
 
 impl<'a> LogWindow<'a> {

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, error::Error, path::Path, path::PathBuf, sync::Arc, time::Instant};
 
-use faultline_core::{Detector, LogEntry, LogWindow, TemplateId, Window, WindowKey, WindowState};
+use faultline_core::{Detector, LogEntry, LogWindow, TemplateId, TemplateTexts, Window, WindowKey, WindowState};
 use faultline_detectors::{
     Algorithm,
     algorithms::deeplog::{Config, DeepLog},
@@ -97,6 +97,7 @@ fn session(idx: usize, line: &str, n: usize) -> Session {
         record: position as u64 + 1,
         service: 0,
         severity_number: 9,
+        is_since_deploy: false,
     };
     Session { key, records: line.split_ascii_whitespace().enumerate().map(entry).collect(), n }
 }
@@ -111,6 +112,7 @@ fn window(session: &Session) -> Window<'_> {
         state: WindowState::Closed,
         is_stream: false,
         services: &[],
+        templates: TemplateTexts::NONE,
     })
 }
 

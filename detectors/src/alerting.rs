@@ -1,6 +1,7 @@
 //! Station 8, second half: p-values become alerts, one for each episode of one key and detector.
 //!
-//! A window alerts when its p-value is small enough for a false-discovery rate (see `discovery`). Further abnormal windows
+//! A window alerts when its p-value is small enough for a false-discovery rate (see `discovery`) and for the budget of false
+//! alerts a day (see `budget`). Further abnormal windows
 //! of the same key and detector within the episode gap are folded into the same alert, which keeps its id, counts them and keeps the evidence
 //! of the least probable. An alert fires until its session has ended or the watermark is an episode gap past its
 //! latest abnormal record; one that is raised by the last window of its session fires until the latter.
@@ -16,12 +17,15 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{discovery::Discoveries, error::Error};
+use crate::{adaptation::Verdict, budget::Budget, error::Error, ledger::Ledger};
 
 /// When scores become alerts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertConfig {
+    /// False alerts that are acceptable, over all detectors: `5 per day` (minute, hour, day, week, month) or `unlimited`. Default
+    /// `5 per day`. The busier the system, the stronger evidence it asks for; it does not bound alerts that are true.
+    pub budget: Budget,
     /// Share of the alerts of one detector that may be false. Default 0.25. In a quiet stream it asks for stronger
     /// evidence than where failures are frequent. 1 leaves the decision to `significance`.
     pub false_discovery_rate: f64,
@@ -37,7 +41,13 @@ pub struct AlertConfig {
 
 impl Default for AlertConfig {
     fn default() -> Self {
-        Self { false_discovery_rate: 0.25, significance: 0.01, episode_gap_ms: 60_000, max_open_episodes: 10_000 }
+        Self {
+            budget: Budget::default(),
+            false_discovery_rate: 0.25,
+            significance: 0.01,
+            episode_gap_ms: 60_000,
+            max_open_episodes: 10_000,
+        }
     }
 }
 
@@ -78,9 +88,11 @@ pub struct Alerter {
     gap_nanos: i64,
     /// In the order in which they began.
     episodes: BTreeMap<u64, Episode>,
-    /// What each detector has found lately. Few, and found by the one that was asked for last: scores come by detector.
-    discoveries: Vec<(&'static str, Discoveries)>,
+    /// One for each detector. Few, and found by the one that was asked for last: scores come by detector.
+    ledgers: Vec<Ledger>,
     last_asked: usize,
+    /// The worst that each detector has said about the sessions that are open.
+    worst: FxHashMap<WindowKey, Vec<Verdict>>,
     by_key: FxHashMap<WindowKey, Vec<(&'static str, u64)>>,
     /// Open episodes by the event time of their latest abnormal record.
     by_end: BTreeSet<(i64, u64)>,
@@ -120,8 +132,9 @@ impl Alerter {
             gap_nanos: i64::try_from(config.episode_gap_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000),
             config,
             episodes: BTreeMap::new(),
-            discoveries: Vec::new(),
+            ledgers: Vec::new(),
             last_asked: 0,
+            worst: FxHashMap::default(),
             by_key: FxHashMap::default(),
             by_end: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -136,40 +149,55 @@ impl Alerter {
         p_value <= self.config.significance
     }
 
-    /// Takes the p-values of a detector's calibration for its recent ones, so that it does not start blind.
-    pub fn prime(&mut self, detector: &'static str, p_values: impl IntoIterator<Item = f64>) {
-        let discoveries = self.discoveries_of(detector);
-        for p_value in p_values {
-            discoveries.begin_session();
-            discoveries.observe(p_value);
-        }
+    /// Takes the calibration of a detector for its recent sessions, so that it does not start blind: the p-values of its
+    /// scores, of how many sessions of the warm-up, which took so long.
+    pub fn prime(
+        &mut self,
+        detector: &'static str,
+        p_values: impl IntoIterator<Item = f64>,
+        n_sessions: u64,
+        span_nanos: i64,
+    ) {
+        self.ledger_of(detector).prime(p_values, n_sessions, span_nanos);
     }
 
     /// Judges one scored window. `detector` explains it if it becomes, or worsens, an alert.
     pub fn observe(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
-        let AlertConfig { false_discovery_rate, significance, .. } = self.config;
+        let AlertConfig { budget, false_discovery_rate, significance, .. } = self.config;
+        let n_detectors = self.ledgers.len();
         if begins(window) {
-            self.discoveries_of(scored.detector).begin_session();
+            let ledger = self.ledger_of(scored.detector);
+            ledger.begin_session(span_start(window));
+            ledger.accrue(ledger.level(false_discovery_rate, budget, n_detectors));
         }
-        if scored.p_value > significance {
-            return;
+        let p_value = scored.p_value;
+        if p_value <= significance {
+            let episodes = self.by_key.get(window.key());
+            // An open episode has been counted.
+            let is_new = episodes.is_none_or(|open| open.iter().all(|open| open.0 != scored.detector));
+            let ledger = self.ledger_of(scored.detector);
+            if is_new {
+                ledger.discoveries.observe(p_value);
+            }
+            let level = ledger.level(false_discovery_rate, budget, n_detectors);
+            let q_value = ledger.discoveries.q_value(p_value, significance);
+            if level >= 1.0 || q_value <= level {
+                if self.raise(window, scored, detector) {
+                    self.ledger_of(scored.detector).alerted(q_value);
+                }
+            }
         }
-        let episodes = self.by_key.get(window.key());
-        // An open episode has been counted.
-        let is_new = episodes.is_none_or(|open| open.iter().all(|open| open.0 != scored.detector));
-        let discoveries = self.discoveries_of(scored.detector);
-        if is_new {
-            discoveries.observe(scored.p_value);
-        }
-        if false_discovery_rate < 1.0 && !discoveries.is_discovery(scored.p_value, false_discovery_rate, significance) {
-            return;
-        }
+        self.account(window, scored);
+    }
+
+    /// Begins an alert or adds to the one that is open; `true` when it began.
+    fn raise(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) -> bool {
         let culprit = culprit_of(window, &scored.score);
         let at = culprit.map_or_else(|| span_end(window), |record| record.time_unix_nano);
         let open = self.by_key.get(window.key()).and_then(|open| open.iter().find(|open| open.0 == scored.detector));
         if let Some(&(_, begun)) = open {
             if self.fold(begun, at, culprit, window, scored, detector) {
-                return;
+                return false;
             }
             self.resolve(begun);
         }
@@ -180,16 +208,60 @@ impl Alerter {
             self.resolve(quietest);
         }
         self.begin(at, culprit, window, scored, detector);
+        true
     }
 
-    /// The session has ended: its alerts that have been told of are resolved.
-    pub fn close(&mut self, key: &WindowKey) {
-        let Some(open) = self.by_key.get(key) else { return };
+    /// Remembers the worst of a session until it has ended.
+    fn account(&mut self, window: &Window<'_>, scored: &Scored) {
+        let Scored { detector, p_value, .. } = *scored;
+        let piece = Verdict { detector, score: scored.score.value, p_value, is_normal: true };
+        let key = window.key();
+        if !self.worst.contains_key(key) {
+            self.worst.insert(key.clone(), Vec::new());
+        }
+        let Some(pieces) = self.worst.get_mut(key) else { return };
+        match pieces.iter_mut().find(|known| known.detector == detector) {
+            Some(known) if known.score >= piece.score => {}
+            Some(known) => *known = piece,
+            None => pieces.push(piece),
+        }
+    }
+
+    /// How each detector does, in the order in which they were primed.
+    pub(crate) fn ledgers(&self) -> &[Ledger] {
+        &self.ledgers
+    }
+
+    /// Forgets what a detector has found: another model of it takes its place.
+    pub(crate) fn forget(&mut self, detector: &'static str) {
+        *self.ledger_of(detector) = Ledger::of(detector);
+        for pieces in self.worst.values_mut() {
+            pieces.retain(|piece| piece.detector != detector);
+        }
+    }
+
+    /// The rates and the budget that are in effect.
+    #[must_use]
+    pub fn config(&self) -> &AlertConfig {
+        &self.config
+    }
+
+    /// The session has ended: its alerts that have been told of are resolved. Returns what each detector said of it in the end.
+    pub fn close(&mut self, key: &WindowKey) -> Vec<Verdict> {
+        let mut verdicts = self.worst.remove(key).unwrap_or_default();
+        for verdict in &verdicts {
+            self.ledger_of(verdict.detector).drift.observe(verdict.p_value);
+        }
+        let Some(open) = self.by_key.get(key).cloned() else { return verdicts };
+        for verdict in verdicts.iter_mut().filter(|verdict| open.iter().any(|open| open.0 == verdict.detector)) {
+            verdict.is_normal = self.ledger_of(verdict.detector).pardon();
+        }
         let told = |begun: &u64| self.episodes.get(begun).is_some_and(|episode| episode.told);
         let ended: Vec<u64> = open.iter().map(|open| open.1).filter(told).collect();
         for begun in ended {
             self.resolve(begun);
         }
+        verdicts
     }
 
     /// The input is complete up to this event time: alerts that have been quiet for an episode gap are resolved.
@@ -236,15 +308,15 @@ impl Alerter {
         AlertStats { n_open: self.by_end.len(), ..self.stats }
     }
 
-    fn discoveries_of(&mut self, detector: &'static str) -> &mut Discoveries {
-        if self.discoveries.get(self.last_asked).is_none_or(|known| known.0 != detector) {
-            let found = self.discoveries.iter().position(|known| known.0 == detector);
+    fn ledger_of(&mut self, detector: &'static str) -> &mut Ledger {
+        if self.ledgers.get(self.last_asked).is_none_or(|known| known.detector != detector) {
+            let found = self.ledgers.iter().position(|known| known.detector == detector);
             self.last_asked = found.unwrap_or_else(|| {
-                self.discoveries.push((detector, Discoveries::default()));
-                self.discoveries.len() - 1
+                self.ledgers.push(Ledger::of(detector));
+                self.ledgers.len() - 1
             });
         }
-        &mut self.discoveries[self.last_asked].1
+        &mut self.ledgers[self.last_asked]
     }
 
     fn begin(
@@ -347,6 +419,10 @@ fn begins(window: &Window<'_>) -> bool {
     window.as_log().is_some_and(|log| log.fresh == 0 && log.n_dropped == 0)
 }
 
+fn span_start(window: &Window<'_>) -> i64 {
+    window.as_log().map_or(0, |log| log.span_unix_nano().0)
+}
+
 fn span_end(window: &Window<'_>) -> i64 {
     window.as_log().map_or(0, |log| log.span_unix_nano().1)
 }
@@ -374,7 +450,12 @@ mod tests {
 
     /// Decides by the significance alone.
     fn plain() -> AlertConfig {
-        AlertConfig { false_discovery_rate: 1.0, significance: 1e-3, ..AlertConfig::default() }
+        AlertConfig {
+            budget: Budget::UNLIMITED,
+            false_discovery_rate: 1.0,
+            significance: 1e-3,
+            ..AlertConfig::default()
+        }
     }
 
     /// Explains by its score.
@@ -428,7 +509,7 @@ mod tests {
 
     #[test]
     fn a_quiet_stream_asks_for_stronger_evidence_than_one_that_fails_often() {
-        let config = AlertConfig { false_discovery_rate: 0.1, significance: 0.01, ..AlertConfig::default() };
+        let config = AlertConfig { budget: Budget::UNLIMITED, false_discovery_rate: 0.1, ..AlertConfig::default() };
         let sessions: Vec<Session> = (0..200).map(|idx| Session::of(&idx.to_string(), &[1])).collect();
         let n_alerts = |share_of_abnormal: usize| {
             let mut alerter = alerter(config.clone());
@@ -441,7 +522,7 @@ mod tests {
         assert_eq!(n_alerts(200), 1, "the first session of all");
         assert!(n_alerts(10) >= 15, "one in ten is more than chance: {}", n_alerts(10));
         let mut primed = alerter(config.clone());
-        primed.prime("dummy", std::iter::repeat_n(0.5, 1000));
+        primed.prime("dummy", std::iter::repeat_n(0.5, 1000), 1000, 0);
         primed.observe(&sessions[0].closed(), &scored(0, 2e-3), &Dummy);
         assert_eq!(primed.drain(), [], "a thousand sessions have one of these by chance");
     }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_DISTINCT: usize = 4096;
 
 /// Scores after which the older ones begin to count half.
-const MAX_SCORES: u64 = 1 << 20;
+const MAX_SCORES: u64 = 1 << 16;
 
 /// Scores that are observed before they are merged in.
 const MAX_PENDING: usize = 256;
@@ -128,7 +128,7 @@ impl Calibration {
         (1.0 + self.steps[first_at_least].n_at_least as f64) / (n_scores + 1.0)
     }
 
-    /// Takes the score of another normal window into account, in blocks of 256. Once there are a million the older ones
+    /// Takes the score of another normal window into account, in blocks of 256. Once there are 65,536 the older ones
     /// fade.
     pub fn observe(&mut self, score: f64) {
         if score.is_finite() {
@@ -186,7 +186,7 @@ impl Calibration {
             same
         });
         if counts.iter().map(|count| count.1).sum::<u64>() > MAX_SCORES {
-            counts.iter_mut().for_each(|count| count.1 = count.1.div_ceil(2));
+            halve(&mut counts);
         }
         thin(&mut counts);
         let mut n_at_least = 0;
@@ -230,6 +230,18 @@ fn first_outlier(scores: &[f64], contamination: f64) -> usize {
             gap >= scale.max(GAP * excess) && n_found > n_expected + 6.0 * n_expected.sqrt() + 3.0
         })
         .unwrap_or(n)
+}
+
+/// Halves how many scores there are at or above each. The largest goes: the second of n scores stands in the tail where the
+/// first of n/2 does.
+fn halve(counts: &mut Vec<(f64, u64)>) {
+    let (mut n_at_least, mut n_kept) = (0u64, 0);
+    for count in counts.iter_mut().rev() {
+        n_at_least += count.1;
+        count.1 = n_at_least / 2 - n_kept;
+        n_kept += count.1;
+    }
+    counts.retain(|count| count.1 > 0);
 }
 
 /// Merges neighbours until at most [`MAX_DISTINCT`] scores are left. A merged score takes the larger value, which only
@@ -385,7 +397,8 @@ mod tests {
         for score in 0..100_000u32 {
             calibration.observe(f64::from(score.wrapping_mul(2_654_435_761) >> 8));
         }
-        assert!(calibration.steps.len() <= MAX_DISTINCT && calibration.n_scores() > 99_000);
+        assert!(calibration.steps.len() <= MAX_DISTINCT);
+        assert!((MAX_SCORES / 2..=MAX_SCORES).contains(&calibration.n_scores()), "{}", calibration.n_scores());
         let median = f64::from(1u32 << 23);
         assert!((calibration.p_value(median) - 0.5).abs() < 0.02, "{}", calibration.p_value(median));
     }

@@ -54,26 +54,27 @@ impl Discoveries {
         self.bins[bin_of(p_value)] += self.weight;
     }
 
-    /// Whether `p_value`, which has been observed, is a discovery at a false-discovery rate of `rate` and is at most `cap`.
+    /// The least false-discovery rate at which `p_value`, which has been observed, is a discovery (its q-value), at most 1. It
+    /// is 1 above `cap`.
     #[must_use]
-    pub fn is_discovery(&self, p_value: f64, rate: f64, cap: f64) -> bool {
+    pub fn q_value(&self, p_value: f64, cap: f64) -> f64 {
         if p_value.is_nan() || p_value > cap {
-            return false;
+            return 1.0;
         }
         let own = bin_of(p_value);
-        let mut n_as_small = 0.0;
+        let (mut n_as_small, mut least) = (0.0, 1.0f64);
         // From the smallest p-values up; those above the cap do not count.
         for (bin, n) in self.bins.iter().enumerate().rev() {
             n_as_small += n;
             let largest = largest_of(bin);
-            if bin <= own && self.n_sessions * largest <= rate * n_as_small {
-                return true;
+            if bin <= own && n_as_small > 0.0 {
+                least = least.min(self.n_sessions * largest / n_as_small);
             }
             if largest >= cap {
                 break;
             }
         }
-        false
+        least
     }
 }
 
@@ -109,30 +110,27 @@ mod tests {
     #[test]
     fn a_lone_p_value_must_be_small_for_the_sessions_seen() {
         let discoveries = after((0..1000).map(|_| 0.5).chain([1e-4, 1e-5]));
-        assert!(discoveries.is_discovery(1e-5, 0.1, 0.01));
-        assert!(!discoveries.is_discovery(1e-3, 0.1, 0.01));
-        assert!(
-            !after((0..1000).map(|_| 0.5).chain([1e-3])).is_discovery(1e-3, 0.1, 0.01),
-            "one in a thousand is normal"
-        );
+        assert!(discoveries.q_value(1e-5, 0.01) <= 0.1);
+        assert!(discoveries.q_value(1e-3, 0.01) > 0.1);
+        assert!(after((0..1000).map(|_| 0.5).chain([1e-3])).q_value(1e-3, 0.01) > 0.1, "one in a thousand is normal");
     }
 
     #[test]
     fn many_of_them_need_be_less_small() {
         let discoveries = after((0..1000).map(|idx| if idx % 20 == 0 { 2e-3 } else { 0.5 }));
-        assert!(discoveries.is_discovery(2e-3, 0.1, 0.01));
-        assert!(!discoveries.is_discovery(2e-3, 0.1, 1e-3), "but never more than the cap");
+        assert!(discoveries.q_value(2e-3, 0.01) <= 0.1);
+        assert!(discoveries.q_value(2e-3, 1e-3) > 0.1, "but never more than the cap");
     }
 
     #[test]
     fn a_storm_fades() {
         let mut discoveries = after((0..1000).map(|_| 1e-3));
-        assert!(discoveries.is_discovery(5e-3, 0.1, 0.01));
+        assert!(discoveries.q_value(5e-3, 0.01) <= 0.1);
         for _ in 0..50_000 {
             discoveries.begin_session();
         }
         discoveries.observe(5e-3);
-        assert!(!discoveries.is_discovery(5e-3, 0.1, 0.01));
+        assert!(discoveries.q_value(5e-3, 0.01) > 0.1);
         assert!(discoveries.n_sessions.is_finite());
     }
 
@@ -147,7 +145,7 @@ mod tests {
             let p_value = if is_abnormal { uniform * 1e-4 } else { uniform };
             discoveries.begin_session();
             discoveries.observe(p_value);
-            if discoveries.is_discovery(p_value, 0.15, 0.01) {
+            if discoveries.q_value(p_value, 0.01) <= 0.15 {
                 if is_abnormal { n_true += 1 } else { n_false += 1 }
             }
         }

@@ -11,13 +11,17 @@
 //! Nothing here reads a clock, draws unseeded randomness or does I/O: the same batches, configuration and seed give the
 //! same alerts.
 
+pub mod adaptation;
 pub mod alerting;
 pub mod algorithm;
 pub mod algorithms;
+pub mod budget;
 pub mod calibrate;
 pub mod discovery;
+pub mod drift;
 pub mod error;
 pub mod evidence;
+mod ledger;
 pub mod lifecycle;
 pub mod model;
 pub mod registry;
@@ -27,6 +31,7 @@ pub mod windowing;
 
 pub use alerting::{AlertConfig, AlertStats, Alerter, Scored};
 pub use algorithm::Algorithm;
+pub use budget::Budget;
 pub use calibrate::Calibration;
 pub use error::Error;
 pub use lifecycle::{Monitor, MonitorConfig, MonitorEvent, Outcome, Scores, WarmUp};

@@ -16,17 +16,22 @@
 //! ([`Monitor::process`]). Memory: the warm-up's records, then the models. Fails when warm-up is not
 //! mostly normal: detectors with `min_support` 1 take whatever they saw for normal.
 
-use std::{collections::BTreeMap, sync::Arc};
+pub(crate) mod collector;
 
-use faultline_core::{Alert, LogEntry, LogWindow, RecordId, Window, WindowKey, WindowState};
+use std::collections::BTreeMap;
+
+use faultline_core::{Alert, DetectorStatus, LogWindow, ModelState, RecordId, Window};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::collector::{Collector, split};
 use crate::{
+    adaptation::{AdaptationConfig, Promotion, Recent, Shadow, ShadowConfig, ShadowJob, Shadows, Verdict},
     alerting::{AlertConfig, AlertStats, Alerter, Scored},
+    drift::DRIFTED,
     error::Error,
-    model::{Artifact, Model},
+    model::{Artifact, Model, Provenance},
     registry::{Entry, REGISTRY, entry},
 };
 
@@ -47,6 +52,8 @@ pub struct MonitorConfig {
     pub contamination: f64,
     /// Seed of everything random in fitting. Default 0.
     pub seed: u64,
+    /// How detectors follow a system that changes.
+    pub adaptation: AdaptationConfig,
     /// When scores become alerts. A section of its own in the configuration file.
     #[serde(skip)]
     pub alerting: AlertConfig,
@@ -79,6 +86,7 @@ impl Default for MonitorConfig {
             calibration_share: 0.3,
             contamination: 0.0,
             seed: 0,
+            adaptation: AdaptationConfig::default(),
             alerting: AlertConfig::default(),
         }
     }
@@ -133,6 +141,51 @@ pub enum MonitorEvent {
         /// What it returned, and for which session.
         reason: String,
     },
+    /// So large a share of recent sessions is abnormal to this model that it no longer describes the system.
+    Drifted {
+        /// Its name.
+        detector: &'static str,
+        /// Share of recent sessions beyond what its calibration allows.
+        excess: f64,
+    },
+    /// A model fitted on recent sessions scores in the shadow of the drifted one and waits for its promotion.
+    ShadowFitted {
+        /// Name of the detector.
+        detector: &'static str,
+        /// Version of the shadow.
+        version: u64,
+        /// Share of held-back sessions that are abnormal to it, and to the model that decides.
+        abnormal_share: f64,
+        /// See `abnormal_share`.
+        active_abnormal_share: f64,
+    },
+    /// No shadow could be fitted.
+    ShadowFailed {
+        /// Name of the detector.
+        detector: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// Another model of this detector decides from now on.
+    Replaced {
+        /// Name of the detector.
+        detector: &'static str,
+        /// Version of the model that decided until now.
+        from: u64,
+        /// Version of the model that decides.
+        to: u64,
+        /// Why.
+        cause: Replacement,
+    },
+}
+
+/// Why a model took the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replacement {
+    /// A shadow was promoted.
+    Promotion,
+    /// The model before it was brought back.
+    Rollback,
 }
 
 /// Scores of one batch of windows.
@@ -165,6 +218,14 @@ pub struct Monitor {
     alerter: Alerter,
     fitted_until: Option<RecordId>,
     defers_fits: bool,
+    /// What detectors said about the sessions that have ended, by window, until it has been learned from.
+    ended: Vec<(usize, Vec<Verdict>)>,
+    recent: Recent,
+    /// For each detector that has drifted, how many recent sessions there had been by then.
+    drifted: BTreeMap<&'static str, u64>,
+    shadows: Vec<Shadow>,
+    /// Models that decided before those that do, to return to.
+    previous: Vec<Model>,
 }
 
 #[derive(Debug)]
@@ -201,8 +262,8 @@ impl Monitor {
             return Err(Error::Config { key: "warm_up.max_records", reason: "must be at least 1".to_owned() });
         }
         let alerter = Alerter::new(config.alerting.clone())?;
-        let phase = Phase::WarmUp(Collector::default());
-        Ok(Self { config, phase, alerter, fitted_until: None, defers_fits: false })
+        config.adaptation.check()?;
+        Ok(Self::with(config, Phase::WarmUp(Collector::default()), alerter))
     }
 
     /// A monitor in service with models that were fitted before. Their warm-up is not repeated.
@@ -216,10 +277,33 @@ impl Monitor {
         let detectors = models.iter().map(|model| (model.name().to_owned(), model.config().clone())).collect();
         let config = MonitorConfig { detectors, alerting: alerting.clone(), ..MonitorConfig::default() };
         let mut alerter = Alerter::new(alerting)?;
-        for model in &models {
-            alerter.prime(model.name(), model.calibration().own_p_values());
+        prime(&mut alerter, &models);
+        Ok(Self::with(config, Phase::Service(models), alerter))
+    }
+
+    fn with(config: MonitorConfig, phase: Phase, alerter: Alerter) -> Self {
+        Self {
+            config,
+            phase,
+            alerter,
+            fitted_until: None,
+            defers_fits: false,
+            ended: Vec::new(),
+            recent: Recent::default(),
+            drifted: BTreeMap::new(),
+            shadows: Vec::new(),
+            previous: Vec::new(),
         }
-        Ok(Self { config, phase: Phase::Service(models), alerter, fitted_until: None, defers_fits: false })
+    }
+
+    /// The same with another way to follow a system that changes: for a monitor that came fitted.
+    ///
+    /// # Errors
+    /// When a value is out of range.
+    pub fn adapting(mut self, adaptation: AdaptationConfig) -> Result<Self, Error> {
+        adaptation.check()?;
+        self.config.adaptation = adaptation;
+        Ok(self)
     }
 
     /// [`Self::fitted`] from artifacts.
@@ -281,6 +365,13 @@ impl Monitor {
         let Scores { scored, events, .. } = self.score(windows);
         let alerts = self.alert(windows, &scored);
         self.learn(windows, &scored);
+        let mut events = events;
+        events.extend(self.adapt());
+        if !self.defers_fits
+            && let Some(job) = self.begin_shadow_fit()
+        {
+            events.extend(self.conclude_shadows(job.run()));
+        }
         Outcome { scored, alerts, events }
     }
 
@@ -295,6 +386,7 @@ impl Monitor {
                 collector.take(window);
                 if collector.progress(&self.config.warm_up) >= 1.0 {
                     first = idx + 1;
+                    collector.know(window);
                     break;
                 }
             }
@@ -324,10 +416,8 @@ impl Monitor {
         for scored in scored {
             self.alerter.observe(&windows[scored.window], scored, models[scored.model].detector());
         }
-        if self.alerter.stats().n_open > 0 {
-            for window in windows.iter().filter(|window| is_closed(window)) {
-                self.alerter.close(window.key());
-            }
+        for (idx, window) in windows.iter().enumerate().filter(|(_, window)| is_closed(window)) {
+            self.ended.push((idx, self.alerter.close(window.key())));
         }
         self.alerter.drain()
     }
@@ -341,9 +431,152 @@ impl Monitor {
         }
         let is_normal = |&idx: &usize| !abnormal[idx] && !self.alerter.is_open(windows[idx].key());
         let normal: Vec<Window<'_>> = (0..windows.len()).filter(is_normal).map(|idx| windows[idx]).collect();
-        for model in models {
+        for model in &mut *models {
             model.learn(&normal);
         }
+        let significance = self.config.alerting.significance;
+        for (idx, verdicts) in self.ended.drain(..) {
+            for verdict in verdicts.iter().filter(|verdict| verdict.is_normal) {
+                if let Some(model) = models.iter_mut().find(|model| model.name() == verdict.detector) {
+                    model.recalibrate(verdict.score);
+                }
+            }
+            if let Some(log) = windows[idx].as_log() {
+                let is_void = |detector: &str| self.drifted.contains_key(detector);
+                self.recent.take(&self.config.adaptation, log, &verdicts, is_void, significance);
+            }
+        }
+        if let Some(log) = windows.last().and_then(Window::as_log)
+            && !self.drifted.is_empty()
+        {
+            self.recent.know(log.templates);
+        }
+    }
+
+    /// Looks whether detectors have drifted, or have come back.
+    pub fn adapt(&mut self) -> Vec<MonitorEvent> {
+        let mut events = Vec::new();
+        for ledger in self.alerter.ledgers() {
+            let (detector, excess) = (ledger.detector, ledger.drift.excess());
+            if ledger.drift.is_drifted() && !self.drifted.contains_key(detector) {
+                self.drifted.insert(detector, self.recent.n_taken());
+                events.push(MonitorEvent::Drifted { detector, excess });
+            } else if excess < DRIFTED / 2.0 {
+                self.drifted.remove(detector);
+            }
+        }
+        events
+    }
+
+    /// A fit on recent sessions, once a detector has drifted and half of what is kept of them came after that. Service goes on
+    /// meanwhile; its result goes to [`Self::conclude_shadows`].
+    pub fn begin_shadow_fit(&mut self) -> Option<ShadowJob> {
+        if self.drifted.is_empty() {
+            return None;
+        }
+        let enough = (self.config.adaptation.recent_sessions / 2) as u64;
+        let is_due = |detector: &str| {
+            let since = self.drifted.get(detector).map(|at_drift| self.recent.n_taken() - at_drift);
+            since.is_some_and(|n| n >= enough) && self.shadows.iter().all(|shadow| shadow.model.name() != detector)
+        };
+        let models = self.models().iter().filter(|model| is_due(model.name()));
+        let detectors = models.map(|model| (model.name(), model.config().clone())).collect();
+        let MonitorConfig { calibration_share, contamination, seed, .. } = self.config;
+        let significance = self.config.alerting.significance;
+        let job =
+            self.recent.shadow_job(detectors, ShadowConfig { calibration_share, contamination, significance, seed })?;
+        // Whatever comes of it, the next one waits for as many sessions again.
+        let n_taken = self.recent.n_taken();
+        self.drifted.values_mut().for_each(|at_drift| *at_drift = n_taken);
+        Some(job)
+    }
+
+    /// Takes fitted shadows, and promotes those that deserve it where the configuration says so.
+    pub fn conclude_shadows(&mut self, shadows: Shadows) -> Vec<MonitorEvent> {
+        let Shadows { fitted, failed } = shadows;
+        let failed = failed.into_iter().map(|(detector, reason)| MonitorEvent::ShadowFailed { detector, reason });
+        let mut events: Vec<MonitorEvent> = failed.collect();
+        for shadow in fitted {
+            let detector = shadow.model.name();
+            events.push(MonitorEvent::ShadowFitted {
+                detector,
+                version: shadow.model.version(),
+                abnormal_share: shadow.status.abnormal_share,
+                active_abnormal_share: shadow.status.active_abnormal_share,
+            });
+            let is_promoted = self.config.adaptation.promotion == Promotion::Automatic
+                && shadow.deserves_promotion(self.config.alerting.significance);
+            self.shadows.push(shadow);
+            if is_promoted {
+                events.extend(self.promote(detector));
+            }
+        }
+        events
+    }
+
+    /// Lets the shadow of a detector decide. Nothing happens when there is none.
+    pub fn promote(&mut self, detector: &str) -> Option<MonitorEvent> {
+        let idx = self.shadows.iter().position(|shadow| shadow.model.name() == detector)?;
+        let Shadow { model, last_record, .. } = self.shadows.remove(idx);
+        self.fitted_until = self.fitted_until.max(Some(last_record));
+        self.replace(model, Replacement::Promotion)
+    }
+
+    /// Brings back the model that decided before the one that does. Nothing happens when there is none.
+    pub fn roll_back(&mut self, detector: &str) -> Option<MonitorEvent> {
+        let idx = self.previous.iter().position(|model| model.name() == detector)?;
+        let model = self.previous.remove(idx);
+        self.shadows.retain(|shadow| shadow.model.name() != detector);
+        self.replace(model, Replacement::Rollback)
+    }
+
+    fn replace(&mut self, model: Model, cause: Replacement) -> Option<MonitorEvent> {
+        let Phase::Service(models) = &mut self.phase else { return None };
+        let active = models.iter_mut().find(|active| active.name() == model.name())?;
+        let detector = model.name();
+        let replaced = std::mem::replace(active, model);
+        self.alerter.forget(detector);
+        prime(&mut self.alerter, std::slice::from_ref(active));
+        let event = MonitorEvent::Replaced { detector, from: replaced.version(), to: active.version(), cause };
+        self.drifted.remove(detector);
+        self.previous.retain(|previous| previous.name() != detector);
+        self.previous.push(replaced);
+        Some(event)
+    }
+
+    /// How the detectors in service do, as of this event time.
+    #[must_use]
+    pub fn status(&self, time_unix_nano: i64) -> Vec<DetectorStatus> {
+        let AlertConfig { budget, false_discovery_rate, .. } = self.config.alerting;
+        let ledgers = self.alerter.ledgers();
+        let status = |model: &Model| {
+            let detector = model.name();
+            let ledger = ledgers.iter().find(|ledger| ledger.detector == detector)?;
+            let state = match model.sidelined() {
+                Some(_) => ModelState::Sidelined,
+                None if self.drifted.contains_key(detector) => ModelState::Drifted,
+                None => ModelState::Active,
+            };
+            let shadow = self.shadows.iter().find(|shadow| shadow.model.name() == detector);
+            let previous = self.previous.iter().find(|previous| previous.name() == detector);
+            Some(DetectorStatus {
+                detector: detector.to_owned(),
+                model_version: model.version(),
+                state,
+                time_unix_nano,
+                n_sessions: ledger.n_sessions,
+                n_alerts: ledger.n_alerts,
+                sessions_per_day: ledger.sessions_per_day().unwrap_or(0.0),
+                promised_per_day: budget.a_day().map(|budget| budget / ledgers.len() as f64),
+                alerts_per_day: ledger.alerts_per_day().unwrap_or(0.0),
+                false_per_day: ledger.false_per_day().unwrap_or(0.0),
+                false_discovery_rate: ledger.level(false_discovery_rate, budget, ledgers.len()),
+                drift: ledger.drift.excess(),
+                shadow: shadow.map(|shadow| shadow.status.clone()),
+                previous_version: previous.map(Model::version),
+            })
+        };
+        self.models().iter().filter_map(status).collect()
     }
 
     /// The input is complete up to this event time: alerts that have been quiet are resolved.
@@ -392,9 +625,7 @@ impl Monitor {
             self.phase = Phase::WarmUp(Collector::default());
             return events;
         }
-        for model in &models {
-            self.alerter.prime(model.name(), model.calibration().own_p_values());
-        }
+        prime(&mut self.alerter, &models);
         self.fitted_until = Some(last_record);
         self.phase = Phase::Service(models);
         events
@@ -449,129 +680,17 @@ impl FitJob {
     }
 }
 
-/// Divides the warm-up's sessions into training and calibration: every so many-th ended session calibrates.
-///
-/// Taking them evenly over time instead of the last ones keeps both parts alike when the warm-up sees something
-/// begin, as the deletions in HDFS that come hours after the writes. Open sessions calibrate only where hardly any has ended.
-fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>, Vec<Window<'a>>) {
-    /// Ended sessions with which a calibration can do without open ones.
-    const ENOUGH: usize = 100;
-    let has_enough = windows.iter().filter(|window| is_closed(window)).count() >= ENOUGH;
-    let (mut training, mut calibration) = (Vec::new(), Vec::new());
-    let mut n_candidates = 0;
-    // A little more, so that a tenth of ten is one.
-    let due = |n: u64| (n as f64 * share + 1e-9) as u64;
-    for window in windows {
-        let is_candidate = !has_enough || is_closed(window);
-        n_candidates += u64::from(is_candidate);
-        if is_candidate && due(n_candidates) > due(n_candidates - 1) {
-            calibration.push(*window);
-        } else {
-            training.push(*window);
-        }
+/// Lets the alerter begin with what the calibrations know.
+fn prime(alerter: &mut Alerter, models: &[Model]) {
+    for model in models {
+        let Provenance { n_training, n_calibration, start_unix_nano, end_unix_nano, .. } = model.provenance();
+        let span = end_unix_nano.saturating_sub(start_unix_nano);
+        alerter.prime(model.name(), model.calibration().own_p_values(), n_training + n_calibration, span);
     }
-    (training, calibration)
 }
 
 fn is_closed(window: &Window<'_>) -> bool {
     window.as_log().is_some_and(LogWindow::is_closed)
-}
-
-/// The sessions of the warm-up: the ended ones, whole and in the order in which they ended, and what there is of the
-/// others. Without the latter a stream that never pauses would never be learned.
-#[derive(Debug, Default)]
-struct Collector {
-    sessions: Vec<Collected>,
-    open: BTreeMap<WindowKey, Collected>,
-    services: Vec<Arc<str>>,
-    /// Records of the sessions kept.
-    n_kept: u64,
-    /// Records seen, in ended sessions or not.
-    n_seen: u64,
-    last_record: RecordId,
-    span: Option<(i64, i64)>,
-}
-
-#[derive(Debug)]
-struct Collected {
-    key: WindowKey,
-    records: Vec<LogEntry>,
-    n_dropped: u64,
-    state: WindowState,
-    is_stream: bool,
-}
-
-impl Collected {
-    fn of(log: &LogWindow<'_>, records: &[LogEntry]) -> Self {
-        Self {
-            key: log.key.clone(),
-            records: records.to_vec(),
-            n_dropped: log.n_dropped,
-            state: log.state,
-            is_stream: log.is_stream,
-        }
-    }
-
-    fn window<'a>(&'a self, services: &'a [Arc<str>]) -> Window<'a> {
-        Window::Log(LogWindow {
-            key: &self.key,
-            records: &self.records,
-            fresh: 0,
-            n_dropped: self.n_dropped,
-            state: self.state,
-            is_stream: self.is_stream,
-            services,
-        })
-    }
-}
-
-impl Collector {
-    fn take(&mut self, window: &Window<'_>) {
-        let Some(log) = window.as_log() else { return };
-        self.n_seen += log.fresh_records().len() as u64;
-        for record in log.fresh_records() {
-            let at = record.time_unix_nano;
-            let (start, end) = self.span.unwrap_or((at, at));
-            self.span = Some((start.min(at), end.max(at)));
-            self.last_record = self.last_record.max(record.record);
-        }
-        if log.services.len() > self.services.len() {
-            self.services = log.services.to_vec();
-        }
-        self.n_kept += log.fresh_records().len() as u64;
-        if !log.is_closed() {
-            match self.open.get_mut(log.key) {
-                Some(open) => open.records.extend_from_slice(log.fresh_records()),
-                None => {
-                    let open = Collected { n_dropped: 0, ..Collected::of(log, log.fresh_records()) };
-                    self.open.insert(log.key.clone(), open);
-                }
-            }
-            return;
-        }
-        self.open.remove(log.key);
-        if !log.records.is_empty() {
-            self.sessions.push(Collected::of(log, log.records));
-        }
-    }
-
-    fn progress(&self, warm_up: &WarmUp) -> f64 {
-        let share = |have: u64, want: u64| if want == 0 { 1.0 } else { have as f64 / want as f64 };
-        let span_ms = self.span.map_or(0, |(start, end)| end.abs_diff(start) / 1_000_000);
-        let asked = [
-            warm_up.sessions().map(|want| share(self.sessions.len() as u64, want)),
-            warm_up.span_ms.map(|want| share(span_ms, want)),
-            warm_up.records.map(|want| share(self.n_seen, want)),
-        ];
-        let all = asked.into_iter().flatten().fold(1.0, f64::min);
-        all.max(share(self.n_kept, warm_up.max_records)).min(1.0)
-    }
-
-    /// Open sessions first: they began before the latest ended ones, and calibration is left to whole sessions where
-    /// there are enough.
-    fn windows(&self) -> impl Iterator<Item = Window<'_>> {
-        self.open.values().chain(&self.sessions).map(|collected| collected.window(&self.services))
-    }
 }
 
 #[cfg(test)]

@@ -244,6 +244,11 @@ impl Model {
         Ok(())
     }
 
+    /// Takes the score of a session that ended without an alert into the calibration.
+    pub(crate) fn recalibrate(&mut self, score: f64) {
+        self.calibration.observe(score);
+    }
+
     pub(crate) fn learn(&mut self, windows: &[Window<'_>]) {
         if self.sidelined.is_none() && !windows.is_empty() {
             self.detector.learn(windows);

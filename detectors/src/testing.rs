@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use faultline_core::{Detector, LogEntry, LogWindow, Score, TemplateId, Window, WindowKey, WindowState};
+use faultline_core::{Detector, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState};
 
 static SERVICES: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("service")]);
 
@@ -24,9 +24,15 @@ impl Session {
     pub fn of(session: &str, templates: &[u64]) -> Self {
         let key = WindowKey { stream: Arc::from("test"), session: Arc::from(session) };
         let times = (1..).map(|seconds: i64| seconds * 1_000_000_000);
-        let records = templates.iter().copied().zip(times).zip(1..).map(|((template, time_unix_nano), record)| {
-            LogEntry { template: TemplateId(template), time_unix_nano, record, service: 0, severity_number: 9 }
-        });
+        let records =
+            templates.iter().copied().zip(times).zip(1..).map(|((template, time_unix_nano), record)| LogEntry {
+                template: TemplateId(template),
+                time_unix_nano,
+                record,
+                service: 0,
+                severity_number: 9,
+                is_since_deploy: false,
+            });
         Self { key, records: records.collect() }
     }
 
@@ -47,6 +53,7 @@ impl Session {
             state: if closed { WindowState::Closed } else { WindowState::Open },
             is_stream: false,
             services: &*SERVICES,
+            templates: TemplateTexts::NONE,
         })
     }
 }

@@ -28,7 +28,8 @@ use std::{ops::Deref, sync::Arc};
 
 use arrow::array::{Array, StringArray};
 use faultline_core::{
-    LogBatch, LogEntry, LogWindow, ServiceIdx, TemplateId, Window, WindowKey, WindowState, batch::DictArray,
+    LogBatch, LogEntry, LogWindow, ServiceIdx, Template, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+    batch::DictArray,
 };
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
@@ -39,6 +40,9 @@ use self::{
     sessions::{Owner, Sessions},
 };
 use crate::error::Error;
+
+/// Templates whose text is kept, a memory bound. The parser keeps fewer by default.
+const MAX_TEXTS: usize = 262_144;
 
 /// How records are grouped into sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -137,6 +141,7 @@ pub struct Windower {
     held: Reorder,
     sessions: Sessions,
     services: Services,
+    templates: TemplateTexts,
     done: Vec<Done>,
     touched: Vec<u32>,
     spare: Vec<Vec<LogEntry>>,
@@ -185,12 +190,22 @@ impl Windower {
             held: Reorder::default(),
             sessions: Sessions::default(),
             services: Services::default(),
+            templates: TemplateTexts::default(),
             done: Vec::new(),
             touched: Vec::new(),
             spare: Vec::new(),
             stats: WindowStats::default(),
             config,
         })
+    }
+
+    /// Takes note of templates that are new or have changed, whose texts windows show from now on.
+    pub fn know(&mut self, templates: &[Template]) {
+        for template in templates {
+            if self.templates.len() < MAX_TEXTS || self.templates.get(template.id).is_some() {
+                self.templates.insert(template.id, Arc::from(template.text.as_str()));
+            }
+        }
     }
 
     /// Takes the records of a parsed batch. None of them is late because of another one: a sender groups the records of
@@ -215,6 +230,7 @@ impl Windower {
                 record: ids.value(row),
                 service,
                 severity_number: severity as u8,
+                is_since_deploy: false,
             };
             let is_stream = streams.is_valid(row) && streams.value(row);
             let slot = self.slot_of(sessions, row, service, is_stream);
@@ -252,6 +268,7 @@ impl Windower {
                 state: done.state,
                 is_stream: done.is_stream,
                 services: &self.services.names,
+                templates: &self.templates,
             })
         }));
         if self.config.emit == Emit::Incremental {
@@ -270,6 +287,7 @@ impl Windower {
                     state: WindowState::Open,
                     is_stream: session.is_stream,
                     services: &self.services.names,
+                    templates: &self.templates,
                 })
             }));
         }

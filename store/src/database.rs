@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use faultline_core::{Alert, AlertId, Incident, IncidentId, Template};
+use faultline_core::{Alert, AlertId, DetectorStatus, Incident, IncidentId, Template};
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 use serde::Serialize;
 
 use crate::{Changes, error::StoreError};
 
 /// Version of the schema below; written to `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// Reader connections that are kept open when idle.
 const IDLE_READERS: usize = 4;
@@ -70,6 +70,9 @@ CREATE TABLE incidents (
 CREATE INDEX incidents_by_start ON incidents (start_unix_nano DESC, id);
 ";
 
+/// What version 2 added: how each detector does, as JSON.
+const DETECTORS: &str = "CREATE TABLE detectors (name TEXT PRIMARY KEY, status TEXT NOT NULL) WITHOUT ROWID;";
+
 /// Whether the database may be created and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -96,8 +99,10 @@ impl Database {
         } else {
             database.read("open", |connection| version(connection).map(|_| ()))?;
         }
+        // A reader has to do with what an older program wrote.
         let found = database.read("read the schema version", version)?;
-        if found == SCHEMA_VERSION { Ok(database) } else { Err(database.unknown_version(found)) }
+        let oldest = if access == Access::ReadOnly { 1 } else { SCHEMA_VERSION };
+        if (oldest..=SCHEMA_VERSION).contains(&found) { Ok(database) } else { Err(database.unknown_version(found)) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -110,19 +115,19 @@ impl Database {
 
     fn migrate(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let found = self.attempt("read the schema version", version(connection))?;
-        match found {
-            0 => {
-                let mut create = || {
-                    let transaction = connection.transaction()?;
-                    transaction.execute_batch(SCHEMA)?;
-                    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-                    transaction.commit()
-                };
-                self.attempt("create the tables", create())
-            }
-            SCHEMA_VERSION => Ok(()),
-            other => Err(self.unknown_version(other)),
-        }
+        let steps: &[&str] = match found {
+            0 => &[SCHEMA, DETECTORS],
+            1 => &[DETECTORS],
+            SCHEMA_VERSION => return Ok(()),
+            other => return Err(self.unknown_version(other)),
+        };
+        let mut migrate = || {
+            let transaction = connection.transaction()?;
+            steps.iter().try_for_each(|step| transaction.execute_batch(step))?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            transaction.commit()
+        };
+        self.attempt("create the tables", migrate())
     }
 
     fn attempt<T>(&self, operation: &'static str, result: rusqlite::Result<T>) -> Result<T, StoreError> {
@@ -211,6 +216,32 @@ impl Database {
             }
             Ok(())
         })
+    }
+
+    /// How detectors do, each in the place of what was known of it.
+    pub(crate) fn put_detectors(&self, detectors: &[DetectorStatus]) -> Result<(), StoreError> {
+        self.write("write detectors", |transaction| {
+            transaction.execute("DELETE FROM detectors", [])?;
+            let mut statement = transaction.prepare_cached("INSERT INTO detectors VALUES (?1, ?2)")?;
+            for detector in detectors {
+                statement.execute(params![detector.detector, json(detector)])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// How detectors did when they were last written, by name; none in a database of an older program.
+    pub(crate) fn detectors(&self) -> Result<Vec<DetectorStatus>, StoreError> {
+        let texts = self.read("read detectors", |connection| {
+            if version(connection)? < 2 {
+                return Ok(Vec::new());
+            }
+            let mut statement = connection.prepare_cached("SELECT status FROM detectors ORDER BY name")?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        // A row that another version of the program wrote is no reason to fail.
+        Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
     }
 
     /// Writes alerts and incidents together, so that a reader never sees one without the other.

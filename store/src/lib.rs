@@ -294,6 +294,22 @@ impl Store {
         if changes.is_empty() { Ok(()) } else { self.0.database.put(changes) }
     }
 
+    /// Writes how the detectors in service do; what was known of others is forgotten.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has been written then.
+    pub fn put_detectors(&self, detectors: &[DetectorStatus]) -> Result<(), StoreError> {
+        self.0.database.put_detectors(detectors)
+    }
+
+    /// How the detectors did when that was last written, by name.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn detectors(&self) -> Result<Vec<DetectorStatus>, StoreError> {
+        self.0.database.detectors()
+    }
+
     /// One page of alerts, latest start first, then by id.
     ///
     /// # Errors

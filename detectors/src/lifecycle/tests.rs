@@ -1,3 +1,5 @@
+mod adaptation;
+
 use faultline_core::{AlertState, Detector, DetectorError, Evidence, Score, Signal};
 use serde_json::json;
 

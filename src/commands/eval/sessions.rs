@@ -48,6 +48,7 @@ impl Sessions {
                     record: all.entries.len() as u64,
                     service: 0,
                     severity_number: 0,
+                    is_since_deploy: false,
                 });
             }
             all.ends.push(all.entries.len());
@@ -84,6 +85,7 @@ impl Sessions {
             state: WindowState::Closed,
             is_stream: false,
             services: &self.services,
+            templates: TemplateTexts::NONE,
         })
     }
 }

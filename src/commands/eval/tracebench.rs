@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use faultline_core::{Detector, LogEntry, LogWindow, Score, TemplateId, Window, WindowKey, WindowState};
+use faultline_core::{Detector, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState};
 use faultline_datasets::{
     Confusion, ResultRow, Split, Usage, average_precision,
     loaders::tracebench::{Collection, Trace, TraceBench},
@@ -89,6 +89,7 @@ impl Traces {
             record: id,
             service: record.service,
             severity_number: 0,
+            is_since_deploy: false,
         }));
         self.ends.push(self.entries.len());
         self.keys.push(WindowKey { stream: "tracebench".into(), session: format!("{collection}/{}", trace.id).into() });
@@ -109,6 +110,7 @@ impl Traces {
                 state: WindowState::Closed,
                 is_stream: false,
                 services: &self.services,
+                templates: TemplateTexts::NONE,
             })
         };
         range.map(window).collect()

@@ -65,6 +65,8 @@ impl Stream {
             record: idx as u64 + 1,
             service: 0,
             severity_number: template.severity_number,
+            is_since_deploy: false,
+            is_since_deploy: false,
         };
         Self {
             entries: records.enumerate().map(entry).collect(),
@@ -109,6 +111,7 @@ impl Stream {
             state,
             is_stream: true,
             services: &self.services,
+            templates: TemplateTexts::NONE,
         })
     }
 }

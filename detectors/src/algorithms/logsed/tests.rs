@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use faultline_core::{Detector, DetectorError, LogEntry, LogWindow, Score, TemplateId, Window, WindowKey, WindowState};
+use faultline_core::{
+    Detector, DetectorError, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -49,6 +51,7 @@ impl Trace {
             record: idx as u64 + 1,
             service,
             severity_number: 9,
+            is_since_deploy: false,
         };
         Self {
             key: WindowKey { stream: Arc::from("shop"), session: Arc::from(name) },
@@ -59,7 +62,16 @@ impl Trace {
 
     fn window(&self, n_records: usize, state: WindowState) -> Window<'_> {
         let (key, records, services) = (&self.key, &self.records[..n_records], &self.services);
-        Window::Log(LogWindow { key, records, fresh: 0, n_dropped: 0, state, is_stream: false, services })
+        Window::Log(LogWindow {
+            key,
+            records,
+            fresh: 0,
+            n_dropped: 0,
+            state,
+            is_stream: false,
+            services,
+            templates: TemplateTexts::NONE,
+        })
     }
 
     fn closed(&self) -> Window<'_> {

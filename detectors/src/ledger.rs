@@ -1,0 +1,211 @@
+//! Station 8, the account of one detector: how many sessions it judges, what it has found, what that may have cost.
+//!
+//! Everything is over event time and fades with the mean age of [`HORIZON`](crate::discovery::HORIZON) sessions, so that a
+//! day and a night each have their own rates. Cost: constant a session. Memory: 1.2 KiB a detector.
+
+use crate::{
+    budget::{Budget, FALSE_PER_LEVEL},
+    discovery::{Discoveries, HORIZON},
+    drift::Drift,
+};
+
+const DAY_NANOS: f64 = 86_400e9;
+
+/// See the file's documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    pub(crate) detector: &'static str,
+    pub(crate) discoveries: Discoveries,
+    pub(crate) drift: Drift,
+    /// Sessions judged, alerts raised and false ones expected among them since the model came into service.
+    pub(crate) n_sessions: u64,
+    pub(crate) n_alerts: u64,
+    /// The same, faded.
+    recent: Recent,
+    /// Alerts that may be taken for false ones.
+    pardons: f64,
+    newest_unix_nano: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Recent {
+    n_sessions: f64,
+    n_alerts: f64,
+    n_false: f64,
+    nanos: f64,
+}
+
+impl Ledger {
+    pub(crate) fn of(detector: &'static str) -> Self {
+        Self {
+            detector,
+            discoveries: Discoveries::default(),
+            drift: Drift::default(),
+            n_sessions: 0,
+            n_alerts: 0,
+            recent: Recent::default(),
+            pardons: 0.0,
+            newest_unix_nano: None,
+        }
+    }
+
+    /// Takes the sessions of the calibration for recent ones: `p_values` out of `n_sessions` that came within `span_nanos`.
+    pub(crate) fn prime(&mut self, p_values: impl IntoIterator<Item = f64>, n_sessions: u64, span_nanos: i64) {
+        for p_value in p_values {
+            self.discoveries.begin_session();
+            self.discoveries.observe(p_value);
+        }
+        // No more than a horizon of them, as if they had faded.
+        let share = (HORIZON / n_sessions.max(1) as f64).min(1.0);
+        self.recent.n_sessions = n_sessions as f64 * share;
+        self.recent.nanos = span_nanos.max(0) as f64 * share;
+    }
+
+    /// Another session has begun at this event time.
+    pub(crate) fn begin_session(&mut self, at_unix_nano: i64) {
+        const FADE: f64 = 1.0 - 1.0 / HORIZON;
+        self.discoveries.begin_session();
+        self.n_sessions += 1;
+        let newest = self.newest_unix_nano.map_or(at_unix_nano, |newest| newest.max(at_unix_nano));
+        let nanos = newest.abs_diff(self.newest_unix_nano.unwrap_or(newest));
+        self.newest_unix_nano = Some(newest);
+        let recent = &mut self.recent;
+        recent.n_sessions = recent.n_sessions * FADE + 1.0;
+        recent.n_alerts *= FADE;
+        recent.n_false *= FADE;
+        recent.nanos = recent.nanos * FADE + nanos as f64;
+    }
+
+    /// An alert was raised; it is false with about this probability.
+    pub(crate) fn alerted(&mut self, q_value: f64) {
+        self.n_alerts += 1;
+        self.recent.n_alerts += 1.0;
+        self.recent.n_false += q_value.min(1.0);
+    }
+
+    /// As many alerts as are expected to be false at this level may teach the calibration that they are normal: without any
+    /// of them its tail would shrink, which makes more alerts, without end. Called once a session.
+    pub(crate) fn accrue(&mut self, level: f64) {
+        const MOST: f64 = 3.0;
+        self.pardons = (self.pardons + FALSE_PER_LEVEL * level.min(1.0) / HORIZON).min(MOST);
+    }
+
+    /// Whether one more alert may.
+    pub(crate) fn pardon(&mut self) -> bool {
+        let is_granted = self.pardons >= 1.0;
+        self.pardons -= if is_granted { 1.0 } else { 0.0 };
+        is_granted
+    }
+
+    /// The false-discovery level that keeps the rate and the budget.
+    pub(crate) fn level(&self, false_discovery_rate: f64, budget: Budget, n_detectors: usize) -> f64 {
+        false_discovery_rate.min(budget.level(self.sessions_per_day(), n_detectors))
+    }
+
+    /// None while no time has passed.
+    pub(crate) fn sessions_per_day(&self) -> Option<f64> {
+        self.per_day(self.recent.n_sessions)
+    }
+
+    pub(crate) fn alerts_per_day(&self) -> Option<f64> {
+        self.per_day(self.recent.n_alerts)
+    }
+
+    pub(crate) fn false_per_day(&self) -> Option<f64> {
+        self.per_day(self.recent.n_false)
+    }
+
+    fn per_day(&self, n: f64) -> Option<f64> {
+        (self.recent.nanos > 0.0).then(|| n * DAY_NANOS / self.recent.nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::calibrate::Calibration;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    #[test]
+    fn rates_follow_the_recent_past() {
+        let mut ledger = Ledger::of("test");
+        assert_eq!(ledger.sessions_per_day(), None);
+        let mut at = 0;
+        for spacing in [SECOND, 10 * SECOND] {
+            for n in 0..40_000 {
+                at += spacing;
+                ledger.begin_session(at);
+                if n % 100 == 0 {
+                    ledger.alerted(0.1);
+                }
+            }
+            let per_day = 86_400.0 * SECOND as f64 / spacing as f64;
+            let sessions = ledger.sessions_per_day().expect("time has passed");
+            assert!((sessions / per_day - 1.0).abs() < 0.01, "{sessions} of {per_day}");
+            assert!((ledger.alerts_per_day().expect("as above") / per_day - 0.01).abs() < 1e-3);
+            assert!((ledger.false_per_day().expect("as above") / per_day - 1e-3).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn a_budget_is_kept_within_a_factor_of_two_where_nothing_fails() {
+        // Two thousand normal sessions an hour, for so many days that a hundred false alerts are granted.
+        for (budget, n_detectors) in [(2.0, 1), (0.5, 1), (5.0, 4)] {
+            let spacing = 1_800 * SECOND / 1000;
+            let mut rng = ChaCha8Rng::seed_from_u64(7);
+            let mut ledger = Ledger::of("test");
+            let n_days = 100.0 / budget * n_detectors as f64;
+            let n_sessions = (n_days * 48_000.0) as u64;
+            let (mut at, mut n_alerts) = (0, 0.0);
+            for _ in 0..n_sessions {
+                at += spacing;
+                ledger.begin_session(at);
+                let p_value = 1.0 - rng.random::<f64>();
+                if p_value > 0.01 {
+                    continue;
+                }
+                ledger.discoveries.observe(p_value);
+                let level = ledger.level(0.25, Budget::per_day(budget), n_detectors);
+                n_alerts += f64::from(u8::from(ledger.discoveries.q_value(p_value, 0.01) <= level));
+            }
+            let ratio = n_alerts / n_days / (budget / n_detectors as f64);
+            assert!((0.5..2.0).contains(&ratio), "{ratio:.2} times {budget} a day shared by {n_detectors}");
+        }
+    }
+
+    #[test]
+    fn a_budget_is_kept_within_a_factor_of_two_while_scores_drift() {
+        // Scores double over 180 days of two thousand sessions an hour, none of which fails.
+        let (budget, n_days, per_day) = (Budget::per_day(1.0), 180, 48_000);
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let mut score = |scale: f64| -scale * (1.0 - rng.random::<f64>()).ln();
+        let mut calibration = Calibration::fit(&(0..1000).map(|_| score(1.0)).collect::<Vec<_>>());
+        let mut ledger = Ledger::of("test");
+        ledger.prime(calibration.own_p_values().collect::<Vec<_>>(), 1000, 1800 * SECOND);
+        let n_sessions = n_days * per_day;
+        let mut n_alerts = 0.0;
+        for session in 0..n_sessions {
+            ledger.begin_session(session * (86_400 * SECOND / per_day));
+            let level = ledger.level(0.25, budget, 1);
+            ledger.accrue(level);
+            let score = score(1.0 + session as f64 / n_sessions as f64);
+            let p_value = calibration.p_value(score);
+            if p_value <= 0.01 {
+                ledger.discoveries.observe(p_value);
+                if ledger.discoveries.q_value(p_value, 0.01) <= level {
+                    n_alerts += 1.0;
+                    if !ledger.pardon() {
+                        continue;
+                    }
+                }
+            }
+            calibration.observe(score);
+        }
+        let ratio = n_alerts / n_days as f64;
+        assert!((0.5..2.0).contains(&ratio), "{ratio:.2} times the budget");
+    }
+}

@@ -1,0 +1,137 @@
+//! The warm-up's memory: owned copies of the sessions that detectors are fitted and calibrated on.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use faultline_core::{LogEntry, LogWindow, RecordId, TemplateTexts, Window, WindowKey, WindowState};
+
+use super::{WarmUp, is_closed};
+
+/// Divides the warm-up's sessions into training and calibration: every so many-th ended session calibrates.
+///
+/// Taking them evenly over time instead of the last ones keeps both parts alike when the warm-up sees something
+/// begin, as the deletions in HDFS that come hours after the writes. Open sessions calibrate only where hardly any has ended.
+pub(crate) fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>, Vec<Window<'a>>) {
+    /// Ended sessions with which a calibration can do without open ones.
+    const ENOUGH: usize = 100;
+    let has_enough = windows.iter().filter(|window| is_closed(window)).count() >= ENOUGH;
+    let (mut training, mut calibration) = (Vec::new(), Vec::new());
+    let mut n_candidates = 0;
+    // A little more, so that a tenth of ten is one.
+    let due = |n: u64| (n as f64 * share + 1e-9) as u64;
+    for window in windows {
+        let is_candidate = !has_enough || is_closed(window);
+        n_candidates += u64::from(is_candidate);
+        if is_candidate && due(n_candidates) > due(n_candidates - 1) {
+            calibration.push(*window);
+        } else {
+            training.push(*window);
+        }
+    }
+    (training, calibration)
+}
+
+/// The sessions of the warm-up: the ended ones, whole and in the order in which they ended, and what there is of the
+/// others. Without the latter a stream that never pauses would never be learned.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    sessions: Vec<Collected>,
+    open: BTreeMap<WindowKey, Collected>,
+    services: Vec<Arc<str>>,
+    /// Template texts as of the end of the warm-up.
+    pub(super) templates: TemplateTexts,
+    /// Records of the sessions kept.
+    n_kept: u64,
+    /// Records seen, in ended sessions or not.
+    n_seen: u64,
+    pub(super) last_record: RecordId,
+    span: Option<(i64, i64)>,
+}
+
+/// A session that is kept: its records and what a window says of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Collected {
+    key: WindowKey,
+    pub(crate) records: Vec<LogEntry>,
+    n_dropped: u64,
+    state: WindowState,
+    is_stream: bool,
+}
+
+impl Collected {
+    pub(crate) fn of(log: &LogWindow<'_>, records: &[LogEntry]) -> Self {
+        Self {
+            key: log.key.clone(),
+            records: records.to_vec(),
+            n_dropped: log.n_dropped,
+            state: log.state,
+            is_stream: log.is_stream,
+        }
+    }
+
+    pub(crate) fn window<'a>(&'a self, services: &'a [Arc<str>], templates: &'a TemplateTexts) -> Window<'a> {
+        Window::Log(LogWindow {
+            key: &self.key,
+            records: &self.records,
+            fresh: 0,
+            n_dropped: self.n_dropped,
+            state: self.state,
+            is_stream: self.is_stream,
+            services,
+            templates,
+        })
+    }
+}
+
+impl Collector {
+    pub(super) fn take(&mut self, window: &Window<'_>) {
+        let Some(log) = window.as_log() else { return };
+        self.n_seen += log.fresh_records().len() as u64;
+        for record in log.fresh_records() {
+            let at = record.time_unix_nano;
+            let (start, end) = self.span.unwrap_or((at, at));
+            self.span = Some((start.min(at), end.max(at)));
+            self.last_record = self.last_record.max(record.record);
+        }
+        if log.services.len() > self.services.len() {
+            self.services = log.services.to_vec();
+        }
+        self.n_kept += log.fresh_records().len() as u64;
+        if !log.is_closed() {
+            match self.open.get_mut(log.key) {
+                Some(open) => open.records.extend_from_slice(log.fresh_records()),
+                None => {
+                    let open = Collected { n_dropped: 0, ..Collected::of(log, log.fresh_records()) };
+                    self.open.insert(log.key.clone(), open);
+                }
+            }
+            return;
+        }
+        self.open.remove(log.key);
+        if !log.records.is_empty() {
+            self.sessions.push(Collected::of(log, log.records));
+        }
+    }
+
+    /// Takes note of the template texts as of now.
+    pub(super) fn know(&mut self, window: &Window<'_>) {
+        self.templates = window.as_log().map(|log| log.templates.clone()).unwrap_or_default();
+    }
+
+    pub(super) fn progress(&self, warm_up: &WarmUp) -> f64 {
+        let share = |have: u64, want: u64| if want == 0 { 1.0 } else { have as f64 / want as f64 };
+        let span_ms = self.span.map_or(0, |(start, end)| end.abs_diff(start) / 1_000_000);
+        let asked = [
+            warm_up.sessions().map(|want| share(self.sessions.len() as u64, want)),
+            warm_up.span_ms.map(|want| share(span_ms, want)),
+            warm_up.records.map(|want| share(self.n_seen, want)),
+        ];
+        let all = asked.into_iter().flatten().fold(1.0, f64::min);
+        all.max(share(self.n_kept, warm_up.max_records)).min(1.0)
+    }
+
+    /// Open sessions first: they began before the latest ended ones, and calibration is left to whole sessions where
+    /// there are enough.
+    pub(super) fn windows(&self) -> impl Iterator<Item = Window<'_>> {
+        self.open.values().chain(&self.sessions).map(|collected| collected.window(&self.services, &self.templates))
+    }
+}
