@@ -21,11 +21,13 @@ use std::{
 };
 
 use anyhow::Context;
+use faultline_api::Order;
 use faultline_core::{
     Alert, Batch, BoxFuture, Delivery, Outlet, OutletError, Parser, RecordId, Sink, SpanBatch, Template,
 };
 use faultline_detectors::{
-    lifecycle::{Fitted, Monitor, MonitorEvent},
+    adaptation::Shadows,
+    lifecycle::{Fitted, Monitor, MonitorEvent, Replacement},
     windowing::Windower,
 };
 use faultline_parsers::LogParser;
@@ -53,6 +55,8 @@ const MAX_WAITING: usize = 1_000_000;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// How long alerts that could not be written wait for the next attempt when nothing else happens.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often it is written how the detectors do.
+const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 /// Batches between two saves of the template counts.
 const TEMPLATE_INTERVAL: u64 = 256;
 
@@ -61,7 +65,11 @@ pub struct Pipeline {
     outlet: Arc<ChannelOutlet>,
     stations: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
     progress: Arc<Progress>,
+    orders: Orders,
 }
+
+/// What operators have ordered and the detect station has not carried out yet.
+pub type Orders = Arc<Mutex<Vec<(String, Order)>>>;
 
 /// What the path has done so far, for progress bars, `/readyz` and the closing line of a replay.
 #[derive(Debug, Default)]
@@ -117,6 +125,37 @@ impl Progress {
                 metrics::counter!("faultline_detector_sidelined_total", "detector" => *detector).increment(1);
                 tracing::error!(detector, reason, "detector returned something that is no score and is sidelined");
             }
+            MonitorEvent::Drifted { detector, excess } => {
+                metrics::counter!("faultline_detector_drifted_total", "detector" => *detector).increment(1);
+                let share = format!("{:.0} %", 100.0 * excess);
+                tracing::warn!(
+                    detector,
+                    share,
+                    "detector has drifted: so many sessions more than expected are abnormal to it"
+                );
+            }
+            MonitorEvent::ShadowFitted { detector, version, abnormal_share, active_abnormal_share } => {
+                tracing::warn!(
+                    detector,
+                    version = format!("{version:016x}"),
+                    abnormal_share,
+                    active_abnormal_share,
+                    "a model fitted on recent sessions waits for its promotion (POST /api/v1/detectors/{detector}/promote)"
+                );
+            }
+            MonitorEvent::ShadowFailed { detector, reason } => {
+                tracing::warn!(detector, reason, "no model could be fitted on recent sessions");
+            }
+            MonitorEvent::Replaced { detector, from, to, cause } => {
+                let cause = match cause {
+                    Replacement::Promotion => "promotion",
+                    Replacement::Rollback => "rollback",
+                };
+                metrics::counter!("faultline_detector_replaced_total", "detector" => *detector, "cause" => cause)
+                    .increment(1);
+                let (from, to) = (format!("{from:016x}"), format!("{to:016x}"));
+                tracing::warn!(detector, from, to, cause, "another model of this detector decides from now on");
+            }
         }
     }
 }
@@ -135,6 +174,9 @@ struct Parsed {
     batch: Option<Batch>,
     templates: Vec<Template>,
 }
+
+/// A batch that is in the store, with the templates that it founded or widened.
+type Kept = (Batch, Vec<Template>);
 
 /// The alerts of one batch together with the spans that passed with it: what station 9 works on.
 struct Finding {
@@ -169,17 +211,24 @@ impl Pipeline {
         let (to_localize, findings) = channel("localize");
         let (to_publish, publications) = channel("publish");
 
-        let (keep_store, publish_store) = (store.clone(), store.clone());
+        let (keep_store, detect_store, publish_store) = (store.clone(), store.clone(), store.clone());
+        let orders = Orders::default();
+        let detectors = Detectors { monitor, feed, store: detect_store, orders: Arc::clone(&orders) };
         let (accept_progress, detect_progress) = (Arc::clone(&progress), Arc::clone(&progress));
         let stations = vec![
             station("accept", move || accept(deliveries, &to_parse, first_record, dead_letters, &accept_progress))?,
             station("parse", move || parse(&accepted, &to_keep, parser))?,
             station("keep", move || keep(&parsed, &to_detect, &keep_store))?,
-            station("detect", move || detect(&kept, &to_localize, windower, monitor, feed, &detect_progress))?,
+            station("detect", move || detect(&kept, &to_localize, windower, detectors, &detect_progress))?,
             station("localize", move || localize(&findings, &to_publish, correlator))?,
             station("publish", move || publish(&publications, &publish_store, sinks))?,
         ];
-        Ok(Self { outlet: Arc::new(ChannelOutlet(outlet)), stations, progress })
+        Ok(Self { outlet: Arc::new(ChannelOutlet(outlet)), stations, progress, orders })
+    }
+
+    /// Takes orders for detectors.
+    pub fn orders(&self) -> Orders {
+        Arc::clone(&self.orders)
     }
 
     /// Where sources put their batches.
@@ -244,7 +293,7 @@ fn parse(accepted: &Receiver<Batch>, to_keep: &Sender<Parsed>, mut parser: LogPa
 
 /// Station 5: batches to Parquet segments. A batch is in the store before a detector sees it, so that the lines behind
 /// an alert can always be found.
-fn keep(parsed: &Receiver<Parsed>, to_detect: &Sender<Batch>, store: &Store) -> anyhow::Result<()> {
+fn keep(parsed: &Receiver<Parsed>, to_detect: &Sender<Kept>, store: &Store) -> anyhow::Result<()> {
     let mut last_look = Instant::now();
     while let Some(message) = parsed.recv_timeout(IDLE) {
         if last_look.elapsed() >= IDLE {
@@ -261,7 +310,7 @@ fn keep(parsed: &Receiver<Parsed>, to_detect: &Sender<Batch>, store: &Store) -> 
         if let Err(error) = store.append(&batch) {
             report_failed_write(batch.table(), &error);
         }
-        to_detect.send(batch)?;
+        to_detect.send((batch, templates))?;
     }
     store.close().context("closing the last segments")
 }
@@ -271,32 +320,88 @@ fn report_failed_write(what: &'static str, error: &(dyn std::error::Error + 'sta
     tracing::error!(what, error, "could not write to the store; records go on to detection but are not kept");
 }
 
+/// What the detect station works with besides its sessions.
+struct Detectors {
+    monitor: Monitor,
+    feed: Feed,
+    /// Where it is written how the detectors do.
+    store: Store,
+    orders: Orders,
+}
+
+impl Detectors {
+    /// Carries out what operators have ordered.
+    fn obey(&mut self, progress: &Progress) {
+        let orders = std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner));
+        for (detector, order) in orders {
+            let event = match order {
+                Order::Promote => self.monitor.promote(&detector),
+                Order::RollBack => self.monitor.roll_back(&detector),
+            };
+            match event {
+                Some(event) => progress.report(&event),
+                None => tracing::warn!(detector, ?order, "there is no model to do that with any more"),
+            }
+        }
+    }
+
+    /// Writes how the detectors do.
+    fn tell(&self, time_unix_nano: i64) {
+        let status = self.monitor.status(time_unix_nano);
+        for detector in &status {
+            let name = detector.detector.clone();
+            metrics::gauge!("faultline_detector_drift", "detector" => name.clone()).set(detector.drift);
+            metrics::gauge!("faultline_detector_alerts_per_day", "detector" => name.clone())
+                .set(detector.alerts_per_day);
+            metrics::gauge!("faultline_detector_false_alerts_per_day", "detector" => name.clone())
+                .set(detector.false_per_day);
+            if let Some(promised) = detector.promised_per_day {
+                metrics::gauge!("faultline_detector_promised_alerts_per_day", "detector" => name).set(promised);
+            }
+        }
+        if !status.is_empty()
+            && let Err(error) = self.store.put_detectors(&status)
+        {
+            report_failed_write("detectors", &error);
+        }
+    }
+}
+
 /// Stations 6 to 8: records are filed under their session, sessions with news are scored, scores become alerts.
 fn detect(
-    kept: &Receiver<Batch>,
+    kept: &Receiver<Kept>,
     to_localize: &Sender<Finding>,
     mut windower: Windower,
-    mut monitor: Monitor,
-    feed: Feed,
+    mut detectors: Detectors,
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let mut last_batch = Instant::now();
     let mut newest_unix_nano = i64::MIN;
     let mut fit: Option<JoinHandle<Fitted>> = None;
+    let mut shadow_fit: Option<JoinHandle<Shadows>> = None;
     let mut n_waiting = 0;
+    let mut last_told = Instant::now();
+    let feed = detectors.feed;
     if feed == Feed::Live {
-        monitor = monitor.deferring_fits();
+        detectors.monitor = detectors.monitor.deferring_fits();
     }
-    progress.fitted_before(&monitor);
+    progress.fitted_before(&detectors.monitor);
     loop {
+        detectors.obey(progress);
+        if last_told.elapsed() >= STATUS_INTERVAL {
+            last_told = Instant::now();
+            detectors.tell(windower.watermark_unix_nano());
+        }
+        let monitor = &mut detectors.monitor;
         let mut spans = None;
         match kept.recv_timeout(IDLE) {
-            Some(Some(Batch::Logs(logs))) => {
+            Some(Some((Batch::Logs(logs), templates))) => {
+                windower.know(&templates);
                 let mut first = 0;
                 // A file is judged in pieces until its warm-up is over, so that a large batch is not learned to its end.
                 while feed == Feed::File && !monitor.is_in_service() && logs.len() - first > WARM_UP_PIECE {
                     windower.push(&logs.slice(first, WARM_UP_PIECE));
-                    let alerts = judge(&mut windower, &mut monitor, progress);
+                    let alerts = judge(&mut windower, monitor, progress);
                     let watermark_unix_nano = windower.watermark_unix_nano();
                     to_localize.send(Finding { spans: None, alerts, watermark_unix_nano })?;
                     first += WARM_UP_PIECE;
@@ -306,8 +411,8 @@ fn detect(
                 newest_unix_nano = windower.newest_unix_nano();
                 n_waiting += logs.len();
             }
-            Some(Some(Batch::Spans(batch))) => spans = Some(batch),
-            Some(Some(Batch::Metrics(_))) => continue,
+            Some(Some((Batch::Spans(batch), _))) => spans = Some(batch),
+            Some(Some((Batch::Metrics(_), _))) => continue,
             // No records at all: time passes nevertheless, and sessions end.
             Some(None) if newest_unix_nano > i64::MIN => {
                 let quiet = i64::try_from(last_batch.elapsed().as_nanos()).unwrap_or(i64::MAX);
@@ -323,22 +428,41 @@ fn detect(
                 to_localize.send(Finding { spans, alerts: Vec::new(), watermark_unix_nano: i64::MIN })?;
                 continue;
             }
-            conclude(running, &mut monitor, progress)?;
+            conclude(running, monitor, progress)?;
         }
-        let alerts = judge(&mut windower, &mut monitor, progress);
+        let alerts = judge(&mut windower, monitor, progress);
         to_localize.send(Finding { spans, alerts, watermark_unix_nano: windower.watermark_unix_nano() })?;
         if let Some(job) = (feed == Feed::Live).then(|| monitor.begin_fit()).flatten() {
             tracing::info!("the warm-up is over; the detectors are being fitted");
             n_waiting = 0;
             fit = Some(std::thread::Builder::new().name("faultline-fit".into()).spawn(|| job.run())?);
         }
+        // A file has nobody who could promote a model, and the same file is to give the same alerts.
+        if feed == Feed::File {
+            continue;
+        }
+        // Service goes on beside a fit on recent sessions.
+        match shadow_fit.take() {
+            Some(running) if running.is_finished() => conclude_shadows(running, monitor, progress)?,
+            Some(running) => shadow_fit = Some(running),
+            None => {
+                if let Some(job) = monitor.begin_shadow_fit() {
+                    shadow_fit = Some(std::thread::Builder::new().name("faultline-shadow".into()).spawn(|| job.run())?);
+                }
+            }
+        }
     }
+    let monitor = &mut detectors.monitor;
     if let Some(running) = fit {
-        conclude(running, &mut monitor, progress)?;
+        conclude(running, monitor, progress)?;
+    }
+    if let Some(running) = shadow_fit {
+        conclude_shadows(running, monitor, progress)?;
     }
     windower.finish();
-    let mut alerts = judge(&mut windower, &mut monitor, progress);
+    let mut alerts = judge(&mut windower, monitor, progress);
     alerts.extend(monitor.finish());
+    detectors.tell(windower.watermark_unix_nano());
     to_localize.send(Finding { spans: None, alerts, watermark_unix_nano: windower.watermark_unix_nano() })
 }
 
@@ -346,6 +470,13 @@ fn detect(
 fn conclude(fit: JoinHandle<Fitted>, monitor: &mut Monitor, progress: &Progress) -> anyhow::Result<()> {
     let fitted = fit.join().map_err(|_| anyhow::anyhow!("fitting the detectors panicked"))?;
     monitor.conclude(fitted).iter().for_each(|event| progress.report(event));
+    Ok(())
+}
+
+/// Waits for a fit on recent sessions and lets its models wait for their promotion.
+fn conclude_shadows(fit: JoinHandle<Shadows>, monitor: &mut Monitor, progress: &Progress) -> anyhow::Result<()> {
+    let shadows = fit.join().map_err(|_| anyhow::anyhow!("fitting shadows panicked"))?;
+    monitor.conclude_shadows(shadows).iter().for_each(|event| progress.report(event));
     Ok(())
 }
 
@@ -360,7 +491,7 @@ fn judge(windower: &mut Windower, monitor: &mut Monitor, progress: &Progress) ->
     windower.settle_first(scores.n_taken);
     alerts.extend(monitor.advance_to(windower.watermark_unix_nano()));
 
-    for event in &scores.events {
+    for event in scores.events.iter().chain(&monitor.adapt()) {
         progress.report(event);
     }
     progress.fitted_until.store(monitor.fitted_until().unwrap_or(0), Ordering::Relaxed);

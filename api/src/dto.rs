@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use faultline_core::{Alert, Cause, Incident, Template, TemplateId};
+use faultline_core::{Alert, Cause, DetectorStatus, Incident, Template, TemplateId};
 use faultline_store::{Line, rfc3339};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -390,6 +390,109 @@ impl From<Template> for TemplateItem {
             first_seen_unix_nano: template.first_seen_unix_nano,
             last_seen: rfc3339(template.last_seen_unix_nano),
             last_seen_unix_nano: template.last_seen_unix_nano,
+        }
+    }
+}
+
+/// The alert budget and who spends it. Rates are over event time and over about the last four thousand sessions.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Detectors {
+    /// False alerts a day that were promised, over all detectors; null without a budget.
+    pub promised_per_day: Option<f64>,
+    /// Alerts a day.
+    pub alerts_per_day: f64,
+    /// False ones among these, as the false-discovery estimate has it.
+    pub false_per_day: f64,
+    /// Detectors in service, by name.
+    pub items: Vec<DetectorItem>,
+}
+
+/// A detector in service.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DetectorItem {
+    /// Its name.
+    pub name: String,
+    /// `active`, `drifted` or `sidelined`.
+    pub state: String,
+    /// Version of the model that decides, sixteen hexadecimal digits.
+    pub model_version: String,
+    /// Version of the model that a rollback brings back.
+    pub previous_version: Option<String>,
+    /// Event time of this account.
+    pub time: String,
+    /// See `time`.
+    pub time_unix_nano: i64,
+    /// Sessions judged since the model came into service.
+    pub n_sessions: u64,
+    /// Alerts raised since then.
+    pub n_alerts: u64,
+    /// Sessions a day.
+    pub sessions_per_day: f64,
+    /// Its share of the promise; null without a budget.
+    pub promised_per_day: Option<f64>,
+    /// Alerts a day.
+    pub alerts_per_day: f64,
+    /// False ones among these, as the false-discovery estimate has it.
+    pub false_per_day: f64,
+    /// The false-discovery rate in effect.
+    pub false_discovery_rate: f64,
+    /// Share of recent sessions that are abnormal beyond what the calibration allows.
+    pub drift: f64,
+    /// A model fitted on recent sessions, which waits for its promotion.
+    pub shadow: Option<ShadowItem>,
+}
+
+/// A model that scores beside the one that decides.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ShadowItem {
+    /// Its version, sixteen hexadecimal digits.
+    pub model_version: String,
+    /// Sessions it was fitted on.
+    pub n_training: u64,
+    /// Later sessions on which both were compared.
+    pub n_validation: u64,
+    /// Share of these that is abnormal to it.
+    pub abnormal_share: f64,
+    /// Share of these that is abnormal to the model that decides.
+    pub active_abnormal_share: f64,
+}
+
+impl From<Vec<DetectorStatus>> for Detectors {
+    fn from(detectors: Vec<DetectorStatus>) -> Self {
+        Self {
+            promised_per_day: detectors.iter().map(|detector| detector.promised_per_day).sum(),
+            alerts_per_day: detectors.iter().map(|detector| detector.alerts_per_day).sum(),
+            false_per_day: detectors.iter().map(|detector| detector.false_per_day).sum(),
+            items: detectors.into_iter().map(DetectorItem::from).collect(),
+        }
+    }
+}
+
+impl From<DetectorStatus> for DetectorItem {
+    fn from(status: DetectorStatus) -> Self {
+        let version = |version: u64| format!("{version:016x}");
+        Self {
+            name: status.detector,
+            state: status.state.name().to_owned(),
+            model_version: version(status.model_version),
+            previous_version: status.previous_version.map(version),
+            time: rfc3339(status.time_unix_nano),
+            time_unix_nano: status.time_unix_nano,
+            n_sessions: status.n_sessions,
+            n_alerts: status.n_alerts,
+            sessions_per_day: status.sessions_per_day,
+            promised_per_day: status.promised_per_day,
+            alerts_per_day: status.alerts_per_day,
+            false_per_day: status.false_per_day,
+            false_discovery_rate: status.false_discovery_rate,
+            drift: status.drift,
+            shadow: status.shadow.map(|shadow| ShadowItem {
+                model_version: version(shadow.model_version),
+                n_training: shadow.n_training,
+                n_validation: shadow.n_validation,
+                abnormal_share: shadow.abnormal_share,
+                active_abnormal_share: shadow.active_abnormal_share,
+            }),
         }
     }
 }

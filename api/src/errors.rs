@@ -7,7 +7,7 @@
 //! | external | no | 500 | `storage_failed` |
 //! | internal | | 500 | `internal` |
 //!
-//! What only HTTP knows (404, 405, 413, 415, 504) has a variant of its own. Every body is
+//! What only HTTP knows (404, 405, 409, 413, 415, 504) has a variant of its own. Every body is
 //! `{"error": {"code": "...", "message": "..."}}`.
 
 use axum::{
@@ -64,6 +64,14 @@ pub enum ApiError {
         kind: &'static str,
         /// Its id.
         id: String,
+    },
+    /// An order that the present state does not allow.
+    #[error("{what}: {reason}")]
+    Conflict {
+        /// What it is about.
+        what: String,
+        /// Why it cannot be carried out.
+        reason: &'static str,
     },
     /// A path that is no route.
     #[error("there is no route `{path}`; GET / lists them")]
@@ -142,6 +150,7 @@ impl ApiError {
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::UnknownId { .. } | Self::UnknownRoute { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            Self::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::UnsupportedMediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),

@@ -7,6 +7,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "edge crate: requests are timed and metrics drained by the clock")]
 
+mod detectors;
 pub mod dto;
 pub mod errors;
 mod health;
@@ -50,7 +51,21 @@ pub struct ApiState {
     pub readiness: Readiness,
     /// What `/metrics` renders, from [`install_metrics`].
     pub metrics: PrometheusHandle,
+    /// Carries out what an operator orders; none where no detectors run.
+    pub operator: Option<Operator>,
 }
+
+/// What an operator may order for a detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Let its shadow decide.
+    Promote,
+    /// Bring the model back that decided before.
+    RollBack,
+}
+
+/// Takes an order for the detector of this name. It is carried out between two rounds of judging.
+pub type Operator = Arc<dyn Fn(&str, Order) + Send + Sync>;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -64,6 +79,7 @@ pub struct ApiState {
         (name = "alerts", description = "Calibrated, deduplicated statements that one session behaves abnormally"),
         (name = "incidents", description = "Alerts that belong together, with ranked suspects"),
         (name = "templates", description = "What log lines are once their variable parts are taken out"),
+        (name = "detectors", description = "How detectors do: promised against observed, drift, models that wait for promotion"),
         (name = "query", description = "SQL over everything, read-only and bounded"),
         (name = "operating", description = "Health and metrics"),
     )
@@ -78,6 +94,9 @@ fn documented() -> OpenApiRouter<ApiState> {
         .routes(routes!(routes::incidents))
         .routes(routes!(routes::incident))
         .routes(routes!(routes::templates))
+        .routes(routes!(detectors::list))
+        .routes(routes!(detectors::promote))
+        .routes(routes!(detectors::roll_back))
         .routes(routes!(routes::query))
         .routes(routes!(openapi_json))
         .routes(routes!(index))
@@ -137,6 +156,7 @@ async fn index() -> Json<serde_json::Value> {
             "alerts": "/api/v1/alerts",
             "incidents": "/api/v1/incidents",
             "templates": "/api/v1/templates",
+            "detectors": "/api/v1/detectors",
             "query": "/api/v1/query",
             "openapi": "/api/v1/openapi.json",
             "live": "/livez",

@@ -1,6 +1,6 @@
 //! The API against a real store: goldens of every answer, filters, paging, errors, documentation, metrics.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::UInt64Array;
 use axum::{
@@ -8,10 +8,10 @@ use axum::{
     body::Body,
     http::{Request, Response, StatusCode, header},
 };
-use faultline_api::{ApiState, Readiness, install_metrics, router};
+use faultline_api::{ApiState, Operator, Order, Readiness, install_metrics, router};
 use faultline_core::{
-    Alert, AlertId, AlertState, Batch, Cause, CauseKind, Evidence, Expected, Incident, IncidentId, LogBatchBuilder,
-    LogRecord, Severity, Template, TemplateId,
+    Alert, AlertId, AlertState, Batch, Cause, CauseKind, DetectorStatus, Evidence, Expected, Incident, IncidentId,
+    LogBatchBuilder, LogRecord, ModelState, Severity, ShadowStatus, Template, TemplateId,
 };
 use faultline_store::{Store, StoreConfig};
 use http_body_util::BodyExt;
@@ -27,6 +27,7 @@ struct Fixture {
     router: Router,
     store: Store,
     readiness: Readiness,
+    orders: Arc<Mutex<Vec<(String, Order)>>>,
     _dir: TempDir,
 }
 
@@ -42,8 +43,13 @@ fn fixture_with(config: StoreConfig, metrics: PrometheusHandle) -> Fixture {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::open(dir.path(), config).expect("opens");
     let readiness = Readiness::default();
-    let router = router(ApiState { store: store.clone(), readiness: readiness.clone(), metrics });
-    Fixture { router, store, readiness, _dir: dir }
+    let orders: Arc<Mutex<Vec<(String, Order)>>> = Arc::default();
+    let taken = Arc::clone(&orders);
+    let operator: Operator =
+        Arc::new(move |name: &str, order| taken.lock().expect("not poisoned").push((name.to_owned(), order)));
+    let router =
+        router(ApiState { store: store.clone(), readiness: readiness.clone(), metrics, operator: Some(operator) });
+    Fixture { router, store, readiness, orders, _dir: dir }
 }
 
 fn alert(n: u64) -> Alert {
@@ -535,4 +541,65 @@ async fn the_server_answers_on_a_socket_and_stops_when_told() {
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     stop.send(()).expect("still serving");
     server.await.expect("no panic").expect("a clean end");
+}
+
+fn status(name: &str) -> DetectorStatus {
+    DetectorStatus {
+        detector: name.to_owned(),
+        model_version: 7,
+        state: ModelState::Drifted,
+        time_unix_nano: 1_700_000_000_000_000_000,
+        n_sessions: 1_000,
+        n_alerts: 3,
+        sessions_per_day: 8_000.0,
+        promised_per_day: Some(2.5),
+        alerts_per_day: 4.0,
+        false_per_day: 1.5,
+        false_discovery_rate: 0.25,
+        drift: 0.2,
+        shadow: None,
+        previous_version: None,
+    }
+}
+
+#[tokio::test]
+async fn detectors_show_what_was_promised_and_what_came() {
+    let fixture = fixture();
+    let empty = json!({"promised_per_day": 0.0, "alerts_per_day": 0.0, "false_per_day": 0.0, "items": []});
+    assert_eq!(ok(&fixture, "/api/v1/detectors").await, empty);
+    fixture.store.put_detectors(&[status("logsed"), status("ensemble")]).expect("written");
+    let shown = ok(&fixture, "/api/v1/detectors").await;
+    assert_eq!((&shown["promised_per_day"], &shown["alerts_per_day"]), (&json!(5.0), &json!(8.0)));
+    let first = &shown["items"][0];
+    assert_eq!((&first["name"], &first["state"]), (&json!("ensemble"), &json!("drifted")));
+    assert_eq!((&first["model_version"], &first["shadow"]), (&json!("0000000000000007"), &Value::Null));
+}
+
+#[tokio::test]
+async fn an_operator_promotes_a_shadow_and_rolls_back() {
+    let fixture = fixture();
+    let shadow = ShadowStatus {
+        model_version: 8,
+        n_training: 500,
+        n_validation: 100,
+        abnormal_share: 0.01,
+        active_abnormal_share: 0.9,
+    };
+    let with_shadow = DetectorStatus { shadow: Some(shadow), ..status("logsed") };
+    fixture.store.put_detectors(&[with_shadow, status("ensemble")]).expect("written");
+    let order = async |path: &str| {
+        let response = send(&fixture, Request::post(path).body(Body::empty()).expect("a request")).await;
+        let status = response.status();
+        let body: Value = serde_json::from_str(&text_of(response).await).expect("JSON");
+        (status, body)
+    };
+    let (code, body) = order("/api/v1/detectors/logsed/promote").await;
+    assert_eq!((code, &body["shadow"]["model_version"]), (StatusCode::ACCEPTED, &json!("0000000000000008")));
+    let (code, body) = order("/api/v1/detectors/ensemble/promote").await;
+    let message = "detector `ensemble`: it has no shadow that could be promoted";
+    assert_eq!((code, body), (StatusCode::CONFLICT, json!({"error": {"code": "conflict", "message": message}})));
+    assert_eq!(order("/api/v1/detectors/logsed/rollback").await.0, StatusCode::CONFLICT);
+    assert_eq!(order("/api/v1/detectors/deeplog/promote").await.0, StatusCode::NOT_FOUND);
+    let orders = fixture.orders.lock().expect("not poisoned").clone();
+    assert_eq!(orders, [("logsed".to_owned(), Order::Promote)], "only what can be done is ordered");
 }

@@ -105,8 +105,7 @@ pub struct Verdict {
     pub score: f64,
     /// What the calibration makes of that.
     pub p_value: f64,
-    /// Whether its calibration may take the score for that of a normal session: no alert came of it, or one of the few that
-    /// are expected to be false.
+    /// Whether its calibration may take the score for that of a normal session.
     pub is_normal: bool,
 }
 

@@ -166,9 +166,7 @@ impl Alerter {
         let AlertConfig { budget, false_discovery_rate, significance, .. } = self.config;
         let n_detectors = self.ledgers.len();
         if begins(window) {
-            let ledger = self.ledger_of(scored.detector);
-            ledger.begin_session(span_start(window));
-            ledger.accrue(ledger.level(false_discovery_rate, budget, n_detectors));
+            self.ledger_of(scored.detector).begin_session(span_start(window), significance);
         }
         let p_value = scored.p_value;
         if p_value <= significance {
@@ -181,10 +179,8 @@ impl Alerter {
             }
             let level = ledger.level(false_discovery_rate, budget, n_detectors);
             let q_value = ledger.discoveries.q_value(p_value, significance);
-            if level >= 1.0 || q_value <= level {
-                if self.raise(window, scored, detector) {
-                    self.ledger_of(scored.detector).alerted(q_value);
-                }
+            if (level >= 1.0 || q_value <= level) && self.raise(window, scored, detector) {
+                self.ledger_of(scored.detector).alerted(q_value);
             }
         }
         self.account(window, scored);
@@ -249,13 +245,13 @@ impl Alerter {
     /// The session has ended: its alerts that have been told of are resolved. Returns what each detector said of it in the end.
     pub fn close(&mut self, key: &WindowKey) -> Vec<Verdict> {
         let mut verdicts = self.worst.remove(key).unwrap_or_default();
-        for verdict in &verdicts {
-            self.ledger_of(verdict.detector).drift.observe(verdict.p_value);
+        let significance = self.config.significance;
+        for verdict in &mut verdicts {
+            let ledger = self.ledger_of(verdict.detector);
+            ledger.drift.observe(verdict.p_value);
+            verdict.is_normal = ledger.pardon(verdict.p_value, significance);
         }
-        let Some(open) = self.by_key.get(key).cloned() else { return verdicts };
-        for verdict in verdicts.iter_mut().filter(|verdict| open.iter().any(|open| open.0 == verdict.detector)) {
-            verdict.is_normal = self.ledger_of(verdict.detector).pardon();
-        }
+        let Some(open) = self.by_key.get(key) else { return verdicts };
         let told = |begun: &u64| self.episodes.get(begun).is_some_and(|episode| episode.told);
         let ended: Vec<u64> = open.iter().map(|open| open.1).filter(told).collect();
         for begun in ended {

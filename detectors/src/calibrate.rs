@@ -315,7 +315,7 @@ impl Tail {
 }
 
 /// Floats as their bits, because JSON text may come back one bit off, and a tie with a score must stay a tie.
-mod exact {
+pub(crate) mod exact {
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,12 +4,17 @@
 //! day and a night each have their own rates. Cost: constant a session. Memory: 1.2 KiB a detector.
 
 use crate::{
-    budget::{Budget, FALSE_PER_LEVEL},
+    budget::Budget,
     discovery::{Discoveries, HORIZON},
     drift::Drift,
 };
 
 const DAY_NANOS: f64 = 86_400e9;
+
+const PARDONS_PER_DECADE: f64 = 2.0;
+
+/// Half decades below the significance that are told apart.
+const N_PARDONS: usize = 8;
 
 /// See the file's documentation.
 #[derive(Clone, Debug)]
@@ -22,8 +27,8 @@ pub(crate) struct Ledger {
     pub(crate) n_alerts: u64,
     /// The same, faded.
     recent: Recent,
-    /// Alerts that may be taken for false ones.
-    pardons: f64,
+    /// Unlikely sessions that may be taken for normal ones, by how unlikely they are.
+    pardons: [f64; N_PARDONS],
     newest_unix_nano: Option<i64>,
 }
 
@@ -44,7 +49,7 @@ impl Ledger {
             n_sessions: 0,
             n_alerts: 0,
             recent: Recent::default(),
-            pardons: 0.0,
+            pardons: [0.0; N_PARDONS],
             newest_unix_nano: None,
         }
     }
@@ -62,9 +67,10 @@ impl Ledger {
     }
 
     /// Another session has begun at this event time.
-    pub(crate) fn begin_session(&mut self, at_unix_nano: i64) {
+    pub(crate) fn begin_session(&mut self, at_unix_nano: i64, significance: f64) {
         const FADE: f64 = 1.0 - 1.0 / HORIZON;
         self.discoveries.begin_session();
+        self.accrue(significance);
         self.n_sessions += 1;
         let newest = self.newest_unix_nano.map_or(at_unix_nano, |newest| newest.max(at_unix_nano));
         let nanos = newest.abs_diff(self.newest_unix_nano.unwrap_or(newest));
@@ -83,18 +89,32 @@ impl Ledger {
         self.recent.n_false += q_value.min(1.0);
     }
 
-    /// As many alerts as are expected to be false at this level may teach the calibration that they are normal: without any
-    /// of them its tail would shrink, which makes more alerts, without end. Called once a session.
-    pub(crate) fn accrue(&mut self, level: f64) {
-        const MOST: f64 = 3.0;
-        self.pardons = (self.pardons + FALSE_PER_LEVEL * level.min(1.0) / HORIZON).min(MOST);
+    /// Whether the calibration may take a session with this p-value for a normal one.
+    ///
+    /// Everything likely is. Of what is unlikely only as much is as the calibration itself predicts, at each order of
+    /// magnitude: without any its tail would shrink and call ever more unlikely, and with all of it, failures would become
+    /// normal by being frequent.
+    pub(crate) fn pardon(&mut self, p_value: f64, significance: f64) -> bool {
+        if p_value > significance {
+            return true;
+        }
+        let step = (significance / p_value.max(f64::MIN_POSITIVE)).log10() * PARDONS_PER_DECADE;
+        let pardons = &mut self.pardons[(step as usize).min(N_PARDONS - 1)];
+        let is_granted = *pardons >= 1.0;
+        *pardons -= if is_granted { 1.0 } else { 0.0 };
+        is_granted
     }
 
-    /// Whether one more alert may.
-    pub(crate) fn pardon(&mut self) -> bool {
-        let is_granted = self.pardons >= 1.0;
-        self.pardons -= if is_granted { 1.0 } else { 0.0 };
-        is_granted
+    /// Grants what one more session of a normal stream would need.
+    fn accrue(&mut self, significance: f64) {
+        const MOST: f64 = 3.0;
+        let mut upper = significance;
+        for (step, pardons) in self.pardons.iter_mut().enumerate() {
+            let is_last = step == N_PARDONS - 1;
+            let lower = if is_last { 0.0 } else { upper / 10f64.powf(1.0 / PARDONS_PER_DECADE) };
+            *pardons = (*pardons + upper - lower).min(MOST);
+            upper = lower;
+        }
     }
 
     /// The false-discovery level that keeps the rate and the budget.
@@ -138,7 +158,7 @@ mod tests {
         for spacing in [SECOND, 10 * SECOND] {
             for n in 0..40_000 {
                 at += spacing;
-                ledger.begin_session(at);
+                ledger.begin_session(at, 0.01);
                 if n % 100 == 0 {
                     ledger.alerted(0.1);
                 }
@@ -163,7 +183,7 @@ mod tests {
             let (mut at, mut n_alerts) = (0, 0.0);
             for _ in 0..n_sessions {
                 at += spacing;
-                ledger.begin_session(at);
+                ledger.begin_session(at, 0.01);
                 let p_value = 1.0 - rng.random::<f64>();
                 if p_value > 0.01 {
                     continue;
@@ -189,23 +209,37 @@ mod tests {
         let n_sessions = n_days * per_day;
         let mut n_alerts = 0.0;
         for session in 0..n_sessions {
-            ledger.begin_session(session * (86_400 * SECOND / per_day));
-            let level = ledger.level(0.25, budget, 1);
-            ledger.accrue(level);
+            ledger.begin_session(session * (86_400 * SECOND / per_day), 0.01);
             let score = score(1.0 + session as f64 / n_sessions as f64);
             let p_value = calibration.p_value(score);
             if p_value <= 0.01 {
                 ledger.discoveries.observe(p_value);
-                if ledger.discoveries.q_value(p_value, 0.01) <= level {
-                    n_alerts += 1.0;
-                    if !ledger.pardon() {
-                        continue;
-                    }
-                }
+                let is_alert = ledger.discoveries.q_value(p_value, 0.01) <= ledger.level(0.25, budget, 1);
+                n_alerts += f64::from(u8::from(is_alert));
             }
-            calibration.observe(score);
+            if ledger.pardon(p_value, 0.01) {
+                calibration.observe(score);
+            }
         }
         let ratio = n_alerts / n_days as f64;
         assert!((0.5..2.0).contains(&ratio), "{ratio:.2} times the budget");
+    }
+
+    #[test]
+    fn failures_do_not_become_normal_by_being_frequent() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut score = || -(1.0 - rng.random::<f64>()).ln();
+        let mut calibration = Calibration::fit(&(0..1000).map(|_| score()).collect::<Vec<_>>());
+        let mut ledger = Ledger::of("test");
+        for session in 0..200_000 {
+            ledger.begin_session(session * SECOND, 0.01);
+            // One session in thirty fails.
+            let score = if session % 30 == 0 { 9.0 } else { score() };
+            if ledger.pardon(calibration.p_value(score), 0.01) {
+                calibration.observe(score);
+            }
+        }
+        let p_value = calibration.p_value(9.0);
+        assert!(p_value < 2e-3, "{p_value}: a failure is as unlikely as ever, about");
     }
 }

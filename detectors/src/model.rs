@@ -244,7 +244,7 @@ impl Model {
         Ok(())
     }
 
-    /// Takes the score of a session that ended without an alert into the calibration.
+    /// Takes the score of a session that may be normal into the calibration.
     pub(crate) fn recalibrate(&mut self, score: f64) {
         self.calibration.observe(score);
     }

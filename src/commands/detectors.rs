@@ -1,9 +1,17 @@
-//! `faultline detectors`: what the registry holds.
+//! `faultline detectors`: what the registry holds, and how the detectors of a data directory do: the alert budget, promised
+//! against observed.
 
+use std::path::{Path, PathBuf};
+
+use faultline_core::DetectorStatus;
 use faultline_detectors::{Entry, REGISTRY, entry};
+use faultline_store::{Store, StoreConfig};
 use serde_json::json;
 
-use crate::out::outln;
+use crate::{
+    exit::{self, Exit},
+    out::outln,
+};
 
 /// Arguments of `faultline detectors`.
 #[derive(clap::Args)]
@@ -13,6 +21,9 @@ pub struct Args {
     /// JSON on stdout.
     #[arg(long)]
     json: bool,
+    /// Show how the detectors of this data directory do. Without it `faultline-data` is shown where there is one.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -20,9 +31,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(name) => vec![entry(name)?],
         None => REGISTRY.iter().collect(),
     };
+    let status = status(args.data_dir.as_deref())?;
+    let status_of = |entry: &Entry| status.iter().find(|status| status.detector == entry.name);
     if args.json {
         for entry in shown {
-            outln!("{}", describe(entry));
+            let mut described = describe(entry);
+            described["status"] = json!(status_of(entry));
+            outln!("{described}");
         }
         return Ok(());
     }
@@ -36,7 +51,66 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             print_keys(entry);
         }
     }
+    print_status(&status);
     Ok(())
+}
+
+/// How the detectors of a data directory did when they last said so.
+fn status(data_dir: Option<&Path>) -> anyhow::Result<Vec<DetectorStatus>> {
+    let dir = data_dir.unwrap_or(Path::new("faultline-data"));
+    if !dir.is_dir() {
+        return match data_dir {
+            Some(dir) => Err(Exit::new(exit::UNAVAILABLE, format!("no data directory at {}", dir.display())).into()),
+            None => Ok(Vec::new()),
+        };
+    }
+    Ok(Store::open_for_reading(dir, StoreConfig::default())?.detectors()?)
+}
+
+fn print_status(status: &[DetectorStatus]) {
+    if status.is_empty() {
+        return;
+    }
+    outln!("\nIn service, over about the last four thousand sessions, a day of event time:\n");
+    outln!(
+        "{:16} {:10} {:>12} {:>10} {:>9} {:>10} {:>7}  {}",
+        "detector",
+        "state",
+        "sessions",
+        "promised*",
+        "alerts",
+        "false**",
+        "drift",
+        "waiting for promotion"
+    );
+    let mut sums = (0.0, 0.0, 0.0);
+    for detector in status {
+        let promised = detector.promised_per_day.map_or_else(|| "-".to_owned(), |promised| format!("{promised:.2}"));
+        let shadow = detector.shadow.as_ref().map_or_else(String::new, |shadow| {
+            let percent = |share: f64| 100.0 * share;
+            format!(
+                "{:016x}: {:.1} % of {} held-back sessions abnormal, now {:.1} %",
+                shadow.model_version,
+                percent(shadow.abnormal_share),
+                shadow.n_validation,
+                percent(shadow.active_abnormal_share)
+            )
+        });
+        outln!(
+            "{:16} {:10} {:>12.0} {promised:>10} {:>9.2} {:>10.2} {:>6.1}%  {shadow}",
+            detector.detector,
+            detector.state.name(),
+            detector.sessions_per_day,
+            detector.alerts_per_day,
+            detector.false_per_day,
+            100.0 * detector.drift
+        );
+        sums.0 += detector.promised_per_day.unwrap_or(0.0);
+        sums.1 += detector.alerts_per_day;
+        sums.2 += detector.false_per_day;
+    }
+    outln!("{:16} {:10} {:>12} {:>10.2} {:>9.2} {:>10.2}", "all", "", "", sums.0, sums.1, sums.2);
+    outln!("\n*  false alerts that `alerting.budget` grants   ** of the alerts, estimated by the false-discovery rate");
 }
 
 fn describe(entry: &Entry) -> serde_json::Value {

@@ -68,6 +68,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 return Err(Exit::new(exit::UNAVAILABLE, message).into());
             }
             MonitorEvent::Sidelined { detector, reason } => eprintln!("{detector}: sidelined: {reason}"),
+            // These come in service only.
+            MonitorEvent::Drifted { .. }
+            | MonitorEvent::ShadowFitted { .. }
+            | MonitorEvent::ShadowFailed { .. }
+            | MonitorEvent::Replaced { .. } => {}
         }
     }
     let parser_snapshot_id = format!("{:016x}", StableHash::new().bytes(&parser.snapshot()).finish());

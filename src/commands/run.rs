@@ -1,9 +1,13 @@
 //! `faultline run`: receive, detect, explain, serve; until a signal says stop.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
-use faultline_api::{ApiState, Readiness};
+use faultline_api::{ApiState, Operator, Readiness};
 use faultline_core::Sink;
 use faultline_detectors::{lifecycle::Monitor, model::Artifact};
 use faultline_ingest::OtlpServers;
@@ -59,7 +63,7 @@ pub fn monitor(config: &Config, models: Option<&std::path::Path>) -> anyhow::Res
     let bytes = std::fs::read(path).with_context(|| format!("reading models from {}", path.display()))?;
     let artifacts: Vec<Artifact> =
         serde_json::from_slice(&bytes).with_context(|| format!("{} is not a models file", path.display()))?;
-    Ok(Monitor::from_artifacts(&artifacts, config.alerting.clone())?)
+    Ok(Monitor::from_artifacts(&artifacts, config.alerting.clone())?.adapting(config.monitor().adaptation)?)
 }
 
 /// Where a running service listens.
@@ -108,7 +112,11 @@ impl Service {
             .with_context(|| format!("opening the data directory {}", data_dir.display()))?;
         let pipeline = Pipeline::start(config, &store, monitor, Feed::Live, sinks)?;
         let readiness = Readiness::default();
-        let state = ApiState { store: store.clone(), readiness: readiness.clone(), metrics };
+        let orders = pipeline.orders();
+        let operator: Operator = Arc::new(move |detector, order| {
+            orders.lock().unwrap_or_else(PoisonError::into_inner).push((detector.to_owned(), order));
+        });
+        let state = ApiState { store: store.clone(), readiness: readiness.clone(), metrics, operator: Some(operator) };
 
         let (stop, stopped) = watch::channel(false);
         let outlet = pipeline.outlet();

@@ -36,7 +36,8 @@ use std::{
 };
 
 use faultline_core::{
-    Alert, AlertId, Batch, Incident, IncidentId, LogBatch, MetricBatch, RecordId, SpanBatch, Template, TemplateId,
+    Alert, AlertId, Batch, DetectorStatus, Incident, IncidentId, LogBatch, MetricBatch, RecordId, SpanBatch, Template,
+    TemplateId,
 };
 
 pub use config::StoreConfig;

@@ -5,16 +5,17 @@
 //! Program Control Flow Graph Mining from Execution Logs", KDD 2016. `graph` holds the graph and walks a session along
 //! it, `mine` makes it.
 //!
-//! Three kinds of anomaly, each with a surprise in nats (−ln of how often training saw the like):
+//! Four kinds of anomaly, each with a surprise in nats (−ln of how often training saw the like):
 //! - *sequence*: a record is owed a successor that has not come, by the end of the session or by a time after which
 //!   training saw hardly any come;
 //! - *redundancy*: a record that no edge explains: its template is unknown or belongs to hardly any session, or the
 //!   predecessor it needs is not there (a fourth "received" after three "receiving");
 //! - *latency*: a successor that came later than `lag_quantile` of them do, allowing for the number of lags in the
-//!   session (the longest of thirty is longer than any one of them).
+//!   session (the longest of thirty is longer than any one of them);
+//! - *slowness*, once the session has ended: all steps together took longer than in `lag_quantile` of the sessions of its size.
 //!
-//! The score of a window is the sum of the surprises, each kind counted once an edge. It is a pure function of the
-//! window: a session may be scored again from its context after a restart, with the same result.
+//! `weigh` makes the score of them: the most surprising of structure, slowness and the latest record. It is a pure function of
+//! the window: a session may be scored again from its context after a restart, with the same result.
 //!
 //! Cost: O(in-degree + out-degree) a record of the window, context included; at most 1,024 waiting records an edge.
 //!
@@ -32,13 +33,17 @@
 
 mod graph;
 mod mine;
+mod weigh;
 
 use faultline_core::{Detector, DetectorError, Evidence, Expected, LogWindow, Score, Signal, TemplateId, Window};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::graph::{Edge, Graph, Index, NodeIdx, Pairing, Walk, service_hash};
+use self::{
+    graph::{Edge, Graph, Index, NodeIdx, Pairing, Walk, service_hash},
+    weigh::{Account, Scales},
+};
 use crate::{algorithm::Algorithm, evidence, snapshot};
 
 /// Hyperparameters of [`LogSed`].
@@ -55,8 +60,8 @@ pub struct Config {
     pub rare_share: f64,
     /// Standard deviations by which an edge must beat a random order of the session's records.
     pub significance: f64,
-    /// A lag is a latency anomaly when so large a share of sessions has no longer one. Lower it to hear of small delays; one
-    /// slow host among hundreds then alerts all day. Raise it towards 1 to hear of gross delays only.
+    /// A session is late when so large a share of sessions has no longer lag, or is no slower in all its steps. Lower it to hear
+    /// of small delays; one slow host among hundreds then alerts all day. Raise it towards 1 to hear of gross delays only.
     pub lag_quantile: f64,
     /// Services under which one template is a node of its own each; a template written by more services is one node.
     /// 0 never tells services apart.
@@ -74,7 +79,7 @@ impl Default for Config {
             confidence: 0.95,
             rare_share: 0.02,
             significance: 4.0,
-            lag_quantile: 0.9999,
+            lag_quantile: 0.995,
             max_services: 32,
             max_nodes: 4096,
             max_records: 4096,
@@ -92,12 +97,14 @@ pub struct Model {
     version: u64,
     graph: Graph,
     index: Index,
+    scales: Scales,
 }
 
 #[derive(Serialize, Deserialize)]
 struct State {
     version: u64,
     graph: Graph,
+    scales: Scales,
 }
 
 /// One thing that is wrong in a session.
@@ -118,7 +125,12 @@ enum Kind {
     Sequence,
     Redundancy,
     Latency,
+    /// Every step took long, none of them absurdly.
+    Slowness,
 }
+
+/// An open session is missing a record when it waits longer than so large a share of normal ones does.
+const OVERDUE_QUANTILE: f64 = 0.9999;
 
 /// No surprise counts for more than this, so that one absurd clock does not dwarf everything after it.
 const MAX_SURPRISE: f64 = 30.0;
@@ -159,13 +171,21 @@ impl Algorithm for LogSed {
             return Err(DetectorError::Fit { detector: Self::NAME.to_owned(), reason });
         }
         let graph = mine::mine(config, &sessions, &streams);
-        let version = snapshot::version_of(Self::NAME, &(config, &graph))?;
-        Ok(Model { config: config.clone(), version, index: Index::of(&graph), graph })
+        let mut model =
+            Model { config: config.clone(), version: 0, index: Index::of(&graph), graph, scales: Scales::of(&[]) };
+        let whole = sessions.iter().filter(|session| session.is_closed());
+        model.scales = Scales::of(&whole.map(|session| model.account(session)).collect::<Vec<_>>());
+        model.version = snapshot::version_of(Self::NAME, &(config, &model.graph, &model.scales))?;
+        Ok(model)
     }
 
     fn load(config: &Config, snapshot: &[u8]) -> Result<Model, DetectorError> {
         check(config)?;
-        let State { version, graph } = snapshot::decode(Self::NAME, snapshot)?;
+        let State { version, graph, scales } = snapshot::decode(Self::NAME, snapshot)?;
+        if !scales.is_sound() {
+            let reason = "a size of sessions has no class".to_owned();
+            return Err(DetectorError::Snapshot { detector: Self::NAME.to_owned(), reason });
+        }
         let n_nodes = graph.nodes.len();
         if graph.edges.iter().any(|edge| edge.from as usize >= n_nodes || edge.to as usize >= n_nodes) {
             let reason = "an edge ends at a node that is not there".to_owned();
@@ -175,7 +195,7 @@ impl Algorithm for LogSed {
             let reason = "an edge has more partners than records".to_owned();
             return Err(DetectorError::Snapshot { detector: Self::NAME.to_owned(), reason });
         }
-        Ok(Model { config: config.clone(), version, index: Index::of(&graph), graph })
+        Ok(Model { config: config.clone(), version, index: Index::of(&graph), graph, scales })
     }
 }
 
@@ -223,20 +243,25 @@ impl Model {
         self.graph.edges.iter().map(|edge| (template(edge.from), template(edge.to))).collect()
     }
 
+    /// The surprise from which on time counts.
+    fn beyond(&self) -> f64 {
+        -(1.0 - self.config.lag_quantile).ln()
+    }
+
     fn edge(&self, idx: graph::EdgeIdx) -> &Edge {
         &self.graph.edges[idx as usize]
     }
 
-    /// Everything that is wrong in the session and was not so before the fresh records: anomalies of fresh records, and
-    /// successors that are missing now.
-    fn anomalies(&self, window: &LogWindow<'_>) -> Vec<Anomaly> {
+    /// What is wrong in the session and was not so before the fresh records: anomalies of fresh records, and successors that are
+    /// missing now; and how long everything took.
+    fn account(&self, window: &LogWindow<'_>) -> Account {
         let services: Vec<u64> = window.services.iter().map(|name| service_hash(name)).collect();
         let resolution = self.graph.resolution_nanos;
-        let beyond = -(1.0 - self.config.lag_quantile).ln();
-        let mut n_lags = 0.0f64;
         let is_whole = window.n_dropped == 0 && window.records.len() <= self.config.max_records;
         let skipped = window.records.len().saturating_sub(self.config.max_records);
         let mut anomalies = Vec::new();
+        let (mut n_lags, mut slowness) = (0.0f64, 0.0);
+        let mut latest: Option<Anomaly> = None;
         let mut walk = Walk::new(&self.graph, &self.index);
         for (position, record) in window.records.iter().enumerate().skip(skipped) {
             let is_fresh = position >= window.fresh;
@@ -247,42 +272,23 @@ impl Model {
             let Some(node) = node else { continue };
             walk.step(node, position, |step| {
                 let edge = *self.edge(step.edge);
-                if !is_fresh {
-                    return;
-                }
-                if !step.is_explained && is_whole {
+                if is_fresh && !step.is_explained && is_whole {
                     let surprise = -edge.missing_predecessor().ln();
                     let edge = Some(edge);
                     anomalies.push(Anomaly { kind: Kind::Redundancy, position, edge, lag_nanos: None, surprise });
                 }
-                if let Some(from) = step.from {
-                    let lag = record.time_unix_nano.saturating_sub(window.records[from].time_unix_nano);
-                    let surprise = edge.lag.surprise(lag, resolution);
-                    n_lags += 1.0;
-                    if surprise > beyond {
-                        let (edge, lag_nanos) = (Some(edge), Some(lag));
-                        anomalies.push(Anomaly { kind: Kind::Latency, position, edge, lag_nanos, surprise });
-                    }
+                let Some(from) = step.from else { return };
+                let lag = record.time_unix_nano.saturating_sub(window.records[from].time_unix_nano);
+                n_lags += 1.0;
+                slowness += edge.lag.surprise(lag, resolution).min(weigh::CAP);
+                let surprise = edge.lag.tail_surprise(lag, resolution);
+                if is_fresh && latest.is_none_or(|latest| surprise > latest.surprise) {
+                    let (edge, lag_nanos) = (Some(edge), Some(lag));
+                    latest = Some(Anomaly { kind: Kind::Latency, position, edge, lag_nanos, surprise });
                 }
             });
         }
-        for latency in anomalies.iter_mut().filter(|anomaly| anomaly.kind == Kind::Latency) {
-            latency.surprise -= n_lags.ln();
-        }
-        anomalies.retain(|anomaly| anomaly.kind != Kind::Latency || anomaly.surprise > beyond);
-        let now = window.records.last().map_or(0, |record| record.time_unix_nano);
-        for (edge_idx, position) in walk.waiting() {
-            let edge = *self.edge(edge_idx);
-            let waited = now.saturating_sub(window.records[position].time_unix_nano);
-            let missing = edge.missing_successor();
-            // Either the successor never comes, or it comes later than now.
-            let still_to_come = if window.is_closed() { 0.0 } else { (-edge.lag.surprise(waited, resolution)).exp() };
-            let surprise = -(missing + (1.0 - missing) * still_to_come).ln();
-            if window.is_closed() || surprise > beyond.min(-missing.ln() * 0.9) {
-                let (edge, lag_nanos) = (Some(edge), Some(waited));
-                anomalies.push(Anomaly { kind: Kind::Sequence, position, edge, lag_nanos, surprise });
-            }
-        }
+        self.add_missing(window, &walk, &mut anomalies);
         // Of anomalies of one kind on one edge (or of one template without edge) the worst stands for all.
         let about = |anomaly: &Anomaly| match &anomaly.edge {
             Some(edge) => (anomaly.kind, 0, u64::from(edge.from), u64::from(edge.to)),
@@ -296,7 +302,34 @@ impl Model {
         for anomaly in &mut anomalies {
             anomaly.surprise = anomaly.surprise.min(MAX_SURPRISE);
         }
-        anomalies
+        let is_closed = window.is_closed();
+        let slowness = (is_closed && is_whole && n_lags > 0.0).then(|| slowness / n_lags);
+        // A session that ends late for all its steps is late at its last record, though none of them is fresh.
+        if latest.is_none() && slowness.is_some() {
+            let (position, lag_nanos) = (window.records.len() - 1, None);
+            latest = Some(Anomaly { kind: Kind::Latency, position, edge: None, lag_nanos, surprise: 0.0 });
+        }
+        Account { n_records: window.records.len(), n_lags, anomalies, slowness, latest, is_closed }
+    }
+
+    /// Records that still wait for a successor: of a session that has ended, and of an open one those that wait too long.
+    fn add_missing(&self, window: &LogWindow<'_>, walk: &Walk<'_>, anomalies: &mut Vec<Anomaly>) {
+        let overdue = -(1.0 - OVERDUE_QUANTILE).ln();
+        let now = window.records.last().map_or(0, |record| record.time_unix_nano);
+        for (edge_idx, position) in walk.waiting() {
+            let edge = *self.edge(edge_idx);
+            let waited = now.saturating_sub(window.records[position].time_unix_nano);
+            let missing = edge.missing_successor();
+            // Either the successor never comes, or it comes later than now.
+            let is_closed = window.is_closed();
+            let surprise_of_wait = || edge.lag.surprise(waited, self.graph.resolution_nanos);
+            let still_to_come = if is_closed { 0.0 } else { (-surprise_of_wait()).exp() };
+            let surprise = -(missing + (1.0 - missing) * still_to_come).ln();
+            if is_closed || surprise > overdue.min(-missing.ln() * 0.9) {
+                let (edge, lag_nanos) = (Some(edge), Some(waited));
+                anomalies.push(Anomaly { kind: Kind::Sequence, position, edge, lag_nanos, surprise });
+            }
+        }
     }
 
     /// How surprising it is that a template turns up at all, where hardly any training session held it.
@@ -333,9 +366,8 @@ impl Detector for Model {
                 scores.push(None);
                 continue;
             }
-            let anomalies = self.anomalies(log);
-            let value = anomalies.iter().map(|anomaly| anomaly.surprise).fold(0.0, |sum, surprise| sum + surprise);
-            let culprit = worst(&anomalies).map_or(log.fresh.min(log.records.len() - 1), |worst| worst.position);
+            let (value, decided) = self.scales.weigh(&self.account(log), self.beyond());
+            let culprit = decided.map_or(log.fresh.min(log.records.len() - 1), |decided| decided.position);
             scores.push(Some(Score { value, culprit }));
         }
     }
@@ -344,7 +376,9 @@ impl Detector for Model {
         let Some((log, culprit)) = window.as_log().and_then(|log| Some((log, log.records.get(score.culprit)?))) else {
             return Evidence { summary: "the window holds no record".to_owned(), ..Evidence::default() };
         };
-        let anomalies = self.anomalies(log);
+        let account = self.account(log);
+        let (_, decided) = self.scales.weigh(&account, self.beyond());
+        let anomalies = &account.anomalies;
         let deciding = anomalies.iter().map(|anomaly| log.records[anomaly.position].record);
         let mut evidence = Evidence {
             seen: Some(culprit.template),
@@ -356,15 +390,23 @@ impl Detector for Model {
         let mut figure = |name: &str, value: f64| evidence.figures.insert(name.to_owned(), value);
         figure("n_sequence", n_of(Kind::Sequence));
         figure("n_redundancy", n_of(Kind::Redundancy));
-        figure("n_latency", n_of(Kind::Latency));
-        let Some(worst) = worst(&anomalies) else {
+        if let Some(slowness) = account.slowness {
+            figure("slowness_nats", slowness);
+        }
+        if let Some(latest) = account.latest {
+            figure("latest_surprise", latest.surprise);
+        }
+        let Some(worst) = decided else {
             evidence.summary = "the session follows the control flow graph".to_owned();
             return evidence;
         };
         figure("surprise", worst.surprise);
         let template = |node: NodeIdx| self.graph.nodes[node as usize].place.template;
         let Some(edge) = worst.edge else {
-            evidence.summary = format!("redundancy: hardly any normal session holds template {}", culprit.template);
+            evidence.summary = match worst.kind {
+                Kind::Slowness => "latency: the session took longer for all its steps than normal ones do".to_owned(),
+                _ => format!("redundancy: hardly any normal session holds template {}", culprit.template),
+            };
             return evidence;
         };
         let (from, to) = (template(edge.from), template(edge.to));
@@ -387,6 +429,11 @@ impl Detector for Model {
                 evidence.expected = vec![Expected { template: from, probability: 1.0 - edge.missing_predecessor() }];
                 format!("redundancy: template {to} came without template {from} before it")
             }
+            Kind::Slowness => format!(
+                "latency: the session took longer for all its steps than normal ones do; the latest is template {to}, {:.0} ms \
+                 after template {from}",
+                worst.lag_nanos.unwrap_or(0) as f64 / 1e6,
+            ),
             Kind::Latency => format!(
                 "latency: template {to} came {:.0} ms after template {from}; {quantile} of them come within {:.0} ms",
                 worst.lag_nanos.unwrap_or(0) as f64 / 1e6,
@@ -400,15 +447,18 @@ impl Detector for Model {
     fn learn(&mut self, _windows: &[Window<'_>]) {}
 
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
-        snapshot::encode(LogSed::NAME, &State { version: self.version, graph: self.graph.clone() })
+        snapshot::encode(
+            LogSed::NAME,
+            &State { version: self.version, graph: self.graph.clone(), scales: self.scales.clone() },
+        )
     }
 }
 
 /// The most surprising anomaly, the earliest of equals.
-fn worst(anomalies: &[Anomaly]) -> Option<&Anomaly> {
+fn worst<'a>(anomalies: impl Iterator<Item = &'a Anomaly>) -> Option<&'a Anomaly> {
     let by_surprise =
         |a: &&Anomaly, b: &&Anomaly| a.surprise.total_cmp(&b.surprise).then_with(|| b.position.cmp(&a.position));
-    anomalies.iter().max_by(by_surprise)
+    anomalies.max_by(by_surprise)
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Instant};
 
 use faultline_core::{
-    Detector, LogEntry, LogWindow, Score, TemplateId, Window, WindowKey, WindowState, hash::StableHash,
+    Detector, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState, hash::StableHash,
 };
 use faultline_datasets::{
     Confusion, ResultRow, Usage, average_precision, loaders::sessions::SessionSplit, usage::reset_peak_rss,
 };
 use faultline_detectors::{
-    Entry, REGISTRY,
+    AlertConfig, Budget, Entry, REGISTRY,
     calibrate::Calibration,
     lifecycle::{Monitor, MonitorConfig, WarmUp},
 };
@@ -236,7 +236,9 @@ fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Ju
     reset_peak_rss();
     let before = Usage::now();
     let warm_up = WarmUp { sessions: Some(training.len() as u64), ..WarmUp::default() };
-    let mut monitor = Monitor::new(MonitorConfig { warm_up, seed, ..MonitorConfig::default() })?;
+    // Without times there is no day over which a budget could be spent.
+    let alerting = AlertConfig { budget: Budget::UNLIMITED, ..AlertConfig::default() };
+    let mut monitor = Monitor::new(MonitorConfig { warm_up, seed, alerting, ..MonitorConfig::default() })?;
     monitor.process(&training.windows(0..training.len()));
     anyhow::ensure!(monitor.is_in_service(), "the detectors did not warm up on the training part");
     let order: Vec<usize> = (0..test.len()).collect();

@@ -23,7 +23,7 @@ use faultline_datasets::{
     usage::reset_peak_rss,
 };
 use faultline_detectors::{
-    Entry, REGISTRY,
+    AlertConfig, Budget, Entry, REGISTRY,
     calibrate::Calibration,
     lifecycle::{Monitor, MonitorConfig, WarmUp},
 };
@@ -251,7 +251,9 @@ fn product(seed: u64, parts: &Parts) -> anyhow::Result<Judged> {
     let began = |window: &Window<'_>| window.as_log().map_or(0, |log| log.span_unix_nano().0);
     warm.sort_by_key(began);
     let warm_up = WarmUp { sessions: Some(warm.len() as u64), ..WarmUp::default() };
-    let mut monitor = Monitor::new(MonitorConfig { warm_up, seed, ..MonitorConfig::default() })?;
+    // Collections of different days are strung together: there is no day over which a budget could be spent.
+    let alerting = AlertConfig { budget: Budget::UNLIMITED, ..AlertConfig::default() };
+    let mut monitor = Monitor::new(MonitorConfig { warm_up, seed, alerting, ..MonitorConfig::default() })?;
     monitor.process(&warm);
     anyhow::ensure!(monitor.is_in_service(), "the detectors did not warm up on the training part");
     let test = &parts.test;

@@ -13,7 +13,8 @@ use std::{
 };
 
 use faultline_core::{
-    Alert, AlertId, AlertState, Detector, DetectorError, LogEntry, LogWindow, Score, Window, WindowKey, WindowState,
+    Alert, AlertId, AlertState, Detector, DetectorError, LogEntry, LogWindow, Score, TemplateTexts, Window, WindowKey,
+    WindowState,
 };
 use faultline_datasets::{
     Confusion, ResultRow, Usage, average_precision,
@@ -65,7 +66,6 @@ impl Stream {
             record: idx as u64 + 1,
             service: 0,
             severity_number: template.severity_number,
-            is_since_deploy: false,
             is_since_deploy: false,
         };
         Self {

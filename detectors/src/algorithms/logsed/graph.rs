@@ -45,6 +45,9 @@ pub enum Pairing {
     Own,
 }
 
+/// Exponent of the tail of lags beyond their 99 % quantile.
+const TAIL: f64 = 1.5;
+
 /// How long an edge takes: a log-logistic distribution through two quantiles, so no single slow session stretches it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lag {
@@ -88,6 +91,18 @@ impl Lag {
     pub fn surprise(&self, nanos: i64, resolution_nanos: i64) -> f64 {
         let (median, steepness) = self.shape(resolution_nanos);
         ((nanos.max(0) + resolution_nanos) as f64 / median).powf(steepness).ln_1p()
+    }
+
+    /// The same with a heavier tail beyond the 99 % quantile: a Pareto distribution of exponent [`TAIL`]. A log-logistic one through
+    /// everyday lags holds the pauses of a garbage collector or a disk to be all but impossible.
+    pub fn tail_surprise(&self, nanos: i64, resolution_nanos: i64) -> f64 {
+        let body = self.surprise(nanos, resolution_nanos);
+        if nanos <= self.p99_nanos {
+            return body;
+        }
+        let odds: f64 = if self.n_samples < Self::ENOUGH as u64 { 10.0 } else { 100.0 };
+        let ratio = (nanos + resolution_nanos) as f64 / (self.p99_nanos.max(0) + resolution_nanos) as f64;
+        body.min(odds.ln() + TAIL * ratio.ln())
     }
 
     /// The lag that only a share `1 - quantile` exceeds, nanoseconds.
