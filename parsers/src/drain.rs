@@ -246,7 +246,7 @@ impl Drain {
     #[inline(never)]
     fn search(&mut self, masked: &MaskedLine, line: &[u8]) -> (u32, Change) {
         self.stats.searched += 1;
-        let tokens = &masked.tokens;
+        let tokens = masked.tokens();
         let mut candidates = std::mem::take(&mut self.candidates);
         let taken = self.find_leaf(masked).and_then(|idx| {
             let leaf = &self.leaves[idx];
@@ -284,13 +284,13 @@ impl Drain {
     }
 
     fn root_key(masked: &MaskedLine) -> u64 {
-        masked.hasher().join(0, masked.tokens.len() as u64)
+        masked.hasher().join(0, masked.tokens().len() as u64)
     }
 
     fn find_leaf(&self, masked: &MaskedLine) -> Option<usize> {
         let root = Self::root_key(masked);
         let mut key = root;
-        for &token in masked.tokens.iter().take(self.config.prefix_tokens) {
+        for &token in masked.tokens().iter().take(self.config.prefix_tokens) {
             let exact = Self::child_key(masked, key, token);
             let shared = Self::child_key(masked, key, WILDCARD);
             key = if self.nodes.contains_key(&exact) {
@@ -312,7 +312,7 @@ impl Drain {
         let root = Self::root_key(masked);
         self.nodes.entry(root).or_insert(Node { parent: root, n_children: 0, leaf: NO_LEAF });
         let mut key = root;
-        for &token in masked.tokens.iter().take(self.config.prefix_tokens) {
+        for &token in masked.tokens().iter().take(self.config.prefix_tokens) {
             let exact = Self::child_key(masked, key, token);
             let shared = Self::child_key(masked, key, WILDCARD);
             let has_room = (self.nodes[&key].n_children as usize) < self.config.max_children;
@@ -349,7 +349,7 @@ impl Drain {
         node.leaf = leaf;
         let leaf = leaf as usize;
         self.leaves[leaf].node = key;
-        self.leaves[leaf].n_tokens = masked.tokens.len();
+        self.leaves[leaf].n_tokens = masked.tokens().len();
         leaf
     }
 
@@ -397,7 +397,7 @@ impl Drain {
     fn merge(&mut self, leaf_idx: usize, masked: &MaskedLine, slots: &[u32]) -> Option<(u32, Change)> {
         let leaf = &self.leaves[leaf_idx];
         let n_tokens = leaf.n_tokens;
-        let tokens = &masked.tokens;
+        let tokens = masked.tokens();
         let n_enough = self.n_enough(leaf);
         let row_of = |slot: u32| leaf.row(self.hot[slot as usize].row as usize);
         let mut candidates: Vec<(u32, u128)> = Vec::new();
@@ -442,7 +442,7 @@ impl Drain {
     fn merge_slots(&mut self, leaf: usize, mut slots: Vec<u32>, masked: &MaskedLine) -> (u32, Change) {
         slots.sort_unstable_by_key(|slot| self.cold[*slot as usize].born);
         let survivor = slots[0];
-        self.widen(leaf, survivor, &masked.tokens);
+        self.widen(leaf, survivor, masked.tokens());
         for &slot in &slots[1..] {
             // Every place where the two differ is a wildcard now: the line differs there from both, or from one.
             let tokens = self.leaves[leaf].row(self.hot[slot as usize].row as usize).to_vec();
@@ -549,7 +549,7 @@ impl Drain {
                 (self.hot.len() - 1) as u32
             }
         };
-        self.leaves[leaf].push(slot, &masked.tokens);
+        self.leaves[leaf].push(slot, masked.tokens());
         self.touch_leaf(leaf);
         self.stats.created += 1;
         self.report(slot);
@@ -621,8 +621,9 @@ impl Drain {
     fn add_wildcard_params(&self, masked: &mut MaskedLine, leaf: u32, row: u32) {
         let leaf = &self.leaves[leaf as usize];
         let template = leaf.row(row as usize);
-        for (token, &(start, end)) in template.iter().zip(&masked.ranges) {
+        for (place, token) in template.iter().enumerate() {
             if *token == WILDCARD {
+                let (start, end) = masked.ranges()[place];
                 let from = masked.params.partition_point(|param| param.end <= start);
                 let to = masked.params.partition_point(|param| param.start < end);
                 let whole = ParamSpan { kind: ParamKind::Text, start, end };

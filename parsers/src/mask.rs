@@ -12,10 +12,7 @@
 use faultline_core::ParamKind;
 use regex::bytes::Regex;
 
-use crate::{
-    hash::{Class, Hasher},
-    scan::Lanes,
-};
+use crate::hash::{Class, Hasher};
 
 /// What stands in for a variable part: a built-in kind, or the number of a user's mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,7 +202,7 @@ impl UserSpans {
 /// The shapes that most variable tokens have, decided on bitmaps: a plain number, a block id, an address. Returns the
 /// hole that is the whole token.
 #[inline(always)]
-pub(crate) fn whole_token(line: &[u8], lanes: &Lanes, start: usize, end: usize, digits: u64) -> Option<Hole> {
+pub(crate) fn whole_token(line: &[u8], start: usize, end: usize, digits: u64) -> Option<Hole> {
     let len = end - start;
     if digits == low_bits(len) {
         return Some(Hole::NUMBER);
@@ -219,7 +216,6 @@ pub(crate) fn whole_token(line: &[u8], lanes: &Lanes, start: usize, end: usize, 
     // /d.d.d.d:port
     let from = usize::from(token[0] == b'/');
     let mut at = from;
-    let marks = lanes.marks(start);
     for group in 0..4 {
         let n_digits = (digits >> at).trailing_ones() as usize;
         if n_digits == 0 || n_digits > 3 {
@@ -227,7 +223,7 @@ pub(crate) fn whole_token(line: &[u8], lanes: &Lanes, start: usize, end: usize, 
         }
         at += n_digits;
         if group < 3 {
-            if at >= len || marks >> at & 1 == 0 || token[at] != b'.' {
+            if at >= len || token[at] != b'.' {
                 return None;
             }
             at += 1;
@@ -288,8 +284,12 @@ impl<P: Pieces> Cutter<'_, P> {
             }
             let from = at;
             let mut traits = 0;
-            while at < end && TRAITS[usize::from(self.line[at])] != 0 {
-                traits |= TRAITS[usize::from(self.line[at])];
+            for byte in &self.line[from..end] {
+                let of_byte = TRAITS[usize::from(*byte)];
+                if of_byte == 0 {
+                    break;
+                }
+                traits |= of_byte;
                 at += 1;
             }
             if traits == DIGIT {
@@ -401,19 +401,20 @@ fn whole_value(atom: &[u8]) -> Option<Hole> {
             return Some(Hole::BLOCK);
         }
     }
-    let tally = Tally::of(unsigned);
-    if tally.n_other == 0 && tally.n_hex == unsigned.len() && tally.n_digits > 0 && unsigned.len() >= 6 {
+    let count = |wanted: u8| unsigned.iter().filter(|byte| **byte == wanted).count();
+    let is_hex = |byte: &u8| byte.is_ascii_hexdigit();
+    if unsigned.len() >= 6 && unsigned.iter().all(is_hex) && unsigned.iter().any(u8::is_ascii_digit) {
         return Some(Hole::HEX);
     }
     if is_uuid(unsigned) {
         return Some(Hole::UUID);
     }
-    if tally.n_colons >= 2 && tally.n_hex + tally.n_colons == unsigned.len() {
+    if unsigned.iter().all(|byte| is_hex(byte) || *byte == b':') && count(b':') >= 2 {
         return Some(Hole::IP); // IPv6, or a MAC address
     }
-    let is_url = tally.n_slashes >= 2 && unsigned.windows(3).any(|three| three == b"://");
+    // Two slashes are a URL, too.
     let is_drive = unsigned.len() > 2 && unsigned[1] == b':' && matches!(unsigned[2], b'\\' | b'/');
-    if is_url || is_drive || tally.n_slashes >= 2 || tally.n_backslashes >= 2 {
+    if is_drive || count(b'/') >= 2 || count(b'\\') >= 2 {
         return Some(Hole::PATH);
     }
     if let Some(slash) = unsigned.iter().position(|b| *b == b'/') {
@@ -447,36 +448,6 @@ fn is_dotted_name(name: &[u8], min_dots: usize) -> bool {
     has_letter && n_dots >= min_dots && label > 0
 }
 
-#[derive(Default)]
-struct Tally {
-    n_digits: usize,
-    n_hex: usize,
-    n_colons: usize,
-    n_slashes: usize,
-    n_backslashes: usize,
-    n_other: usize,
-}
-
-impl Tally {
-    fn of(atom: &[u8]) -> Self {
-        let mut tally = Self::default();
-        for byte in atom {
-            match byte {
-                b'0'..=b'9' => {
-                    tally.n_digits += 1;
-                    tally.n_hex += 1;
-                }
-                b'a'..=b'f' | b'A'..=b'F' => tally.n_hex += 1,
-                b':' => tally.n_colons += 1,
-                b'/' => tally.n_slashes += 1,
-                b'\\' => tally.n_backslashes += 1,
-                _ => tally.n_other += 1,
-            }
-        }
-        tally
-    }
-}
-
 /// `12`, `1.5`, `1.2.3` (a version), `12ms`, `50%`.
 fn is_number(atom: &[u8]) -> bool {
     let mut at = 0;
@@ -498,7 +469,7 @@ fn is_number(atom: &[u8]) -> bool {
     }
     let unit = &atom[at..];
     // Four groups are an address unless one is too long for it.
-    (n_groups != 4 || !is_ip(atom)) && (unit.is_empty() || is_unit(unit))
+    (unit.is_empty() || is_unit(unit)) && (n_groups != 4 || !is_ip(atom))
 }
 
 /// What may follow a number, attached or as a token of its own.
@@ -543,6 +514,10 @@ pub(crate) fn is_unit(text: &[u8]) -> bool {
 
 /// IPv4 with or without port.
 fn is_ip(atom: &[u8]) -> bool {
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+    if !is_digit(atom.first()) || !is_digit(atom.last()) {
+        return false;
+    }
     let (address, _) = split_port(atom);
     let mut n_groups = 0;
     for group in address.split(|b| *b == b'.') {
@@ -566,6 +541,9 @@ fn split_port(atom: &[u8]) -> (&[u8], bool) {
 
 /// `16:49:06`, `00:02`, `2015-10-18`, `2016/9/27:20:30:31.455`, `2015-10-18T18:01:47Z`.
 fn is_time(atom: &[u8]) -> bool {
+    if atom.last().is_some_and(|last| last.is_ascii_alphabetic() && !matches!(last, b'T' | b'Z')) {
+        return false;
+    }
     let (mut n_groups, mut longest, mut run) = (0, 0, 0);
     let (mut colons, mut dashes, mut slashes) = (0, 0, 0);
     for (idx, byte) in atom.iter().enumerate() {
