@@ -14,16 +14,6 @@ use faultline_parsers::{Drain, DrainConfig, MaskedLine, Params};
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-/// What `ParserConfig::default()` makes.
-const DEFAULT: DrainConfig = DrainConfig {
-    similarity: 0.6,
-    min_words: 5,
-    prefix_tokens: 2,
-    max_children: 100,
-    max_templates: 10_000,
-    max_nodes: 20_000,
-};
-
 /// Name, archive, file in it, header fields before the message, what separates them.
 const SETS: [(&str, &str, &str, usize, u8); 4] = [
     ("hdfs", "hdfs", "loglead_2pct_raw/hdfs_2pct.log", 5, b' '),
@@ -46,7 +36,7 @@ fn message(line: &str, n_fields: usize, separator: u8) -> &str {
 
 fn ours(group: &mut BenchmarkGroup<'_, CpuTime>, id: &str, lines: &[String], params: Params) {
     let mut masked = MaskedLine::with_default_masks(256, 1 << 14);
-    let mut drain = Drain::new("bench", DEFAULT);
+    let mut drain = Drain::new("bench", DrainConfig::default());
     group.bench_function(id, |bencher| {
         bencher.iter(|| {
             for line in lines {

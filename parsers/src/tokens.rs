@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::{
-    hash::{Class, Hasher, class_of},
+    hash::{Class, Hasher, WILDCARD, class_of},
     mask::{HashPieces, Hole, Masker, ParamSpan, TextPieces, UserSpans, is_unit, low_bits, whole_token},
     scan::Lanes,
 };
@@ -126,6 +126,33 @@ impl MaskedLine {
         if self.masker.has_user_masks() {
             self.masker.find_user(line, &mut self.user);
         }
+        self.cut::<PARAMS>(line);
+    }
+
+    /// Masks a template that a user wrote as its lines would be, with placeholders where they have values; the fields then
+    /// describe it. Returns the text of each token.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn read_template(&mut self, template: &str) -> Result<Vec<Box<str>>, String> {
+        self.masker.find_placeholders(template, &mut self.user)?;
+        self.cut::<false>(template.as_bytes());
+        let texts = self.texts(template.as_bytes());
+        self.user = UserSpans::default();
+        if template.len() > self.max_line_bytes {
+            return Err(format!("is longer than parser.max_line_bytes ({})", self.max_line_bytes));
+        }
+        if self.cut_tokens {
+            return Err(format!("has more tokens than parser.max_tokens ({})", self.found.hashes.len()));
+        }
+        if self.tokens().iter().all(|token| *token == WILDCARD) {
+            return Err("has no token besides `<*>`".into());
+        }
+        Ok(texts)
+    }
+
+    #[inline(always)]
+    fn cut<const PARAMS: bool>(&mut self, line: &[u8]) {
         self.lanes.scan(line, &self.user.ranges);
         let Self { masker, hasher, lanes, user, found, params, number, time, .. } = self;
         let (hasher, bounds) = (*hasher, lanes.bounds());
