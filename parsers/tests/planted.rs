@@ -105,6 +105,32 @@ fn what_is_pinned_stays_apart_however_many_words_are_seen() {
 }
 
 #[test]
+fn seeds_stay_apart_from_each_other() {
+    let line = |name: &str| format!("door opened by person {name} today");
+    let (ann, bob) = (line("ann"), line("bob"));
+    let mut parser = with(&[&ann, &bob], &[]);
+    for name in ["cid", "dot", "eve", "fay", "gus"] {
+        parse(&mut parser, &[&line(name)]);
+    }
+    assert_eq!(parse(&mut parser, &[&ann, &bob, &line("hal")]), [id(&ann), id(&bob), id(&ann)]);
+    assert_eq!(texts(&parser), [(7, DOOR.to_owned()), (1, bob)]);
+}
+
+#[test]
+fn a_seed_that_widens_takes_lines_that_others_are_remembered_for() {
+    let seed = "<*> alpha beta gamma <NUM>";
+    let mut parser = with(&[seed], &[]);
+    let line = "foo alpha beta gamma never";
+    parse(&mut parser, &["foo has another leaf here"]);
+    assert_eq!(parse(&mut parser, &[line, line]), [id(line); 2]);
+    // Of the seed's leaf, where a word now stands for its number.
+    assert_eq!(parse(&mut parser, &["bar alpha beta gamma always"]), [id(seed)]);
+    let mut restored = LogParser::restore(config(&[seed], &[]), &parser.snapshot()).expect("its own snapshot");
+    assert_eq!(parse(&mut restored, &[line]), [id(seed)]);
+    assert_eq!(parse(&mut parser, &[line]), [id(seed)]);
+}
+
+#[test]
 fn the_most_particular_of_several_wins() {
     let mut parser = with(&["job <*> ended <*>"], &["job backup ended <*>", "job backup ended well"]);
     let lines = ["job index ended well", "job backup ended badly", "job backup ended well"];
