@@ -14,16 +14,6 @@ use faultline_parsers::{Drain, DrainConfig, MaskedLine, Params};
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-/// What `ParserConfig::default()` makes.
-const DEFAULT: DrainConfig = DrainConfig {
-    similarity: 0.6,
-    min_words: 5,
-    prefix_tokens: 2,
-    max_children: 100,
-    max_templates: 10_000,
-    max_nodes: 20_000,
-};
-
 /// Name, archive, file in it, header fields before the message, what separates them.
 const SETS: [(&str, &str, &str, usize, u8); 4] = [
     ("hdfs", "hdfs", "loglead_2pct_raw/hdfs_2pct.log", 5, b' '),
@@ -44,9 +34,9 @@ fn message(line: &str, n_fields: usize, separator: u8) -> &str {
     line.get(at..).unwrap_or(line)
 }
 
-fn ours(group: &mut BenchmarkGroup<'_, CpuTime>, id: &str, lines: &[String], params: Params) {
+fn ours(group: &mut BenchmarkGroup<'_, CpuTime>, id: &str, config: DrainConfig, lines: &[String], params: Params) {
     let mut masked = MaskedLine::with_default_masks(256, 1 << 14);
-    let mut drain = Drain::new("bench", DEFAULT);
+    let mut drain = Drain::new("bench", config);
     group.bench_function(id, |bencher| {
         bencher.iter(|| {
             for line in lines {
@@ -68,6 +58,40 @@ fn peer(group: &mut BenchmarkGroup<'_, CpuTime>, id: &str, lines: &[String], mas
     });
 }
 
+/// A word without digits that is different for each number.
+fn word(n: usize) -> String {
+    format!("{n:x}").bytes().map(|digit| char::from(b'g' + (digit % 39) % 16)).collect()
+}
+
+/// Lines that are hard on a parser, with what they are. Of those that make templates without end, each pass brings all
+/// of them again, far more than the tree holds.
+fn bad_lines() -> [(&'static str, Vec<String>); 3] {
+    let random = |n_lines: usize, n_words: usize| -> Vec<String> {
+        (0..n_lines).map(|n| (0..n_words).map(|k| word(n * n_words + k)).collect::<Vec<_>>().join(" ")).collect()
+    };
+    let mut mebibyte = random(16, 150_000);
+    mebibyte.iter_mut().for_each(|line| line.truncate(1 << 20));
+    let varied = |n: usize| format!("job {} of {} on {} ended {}", word(n), word(n / 3), word(n / 5), word(n / 7));
+    [
+        ("random words", random(50_000, 8)),
+        ("four words vary in nine", (0..50_000).map(varied).collect()),
+        ("a mebibyte each", mebibyte),
+    ]
+}
+
+fn drain_on_bad_lines(criterion: &mut Criterion<CpuTime>) {
+    for (name, lines) in bad_lines() {
+        let n_bytes: usize = lines.iter().map(String::len).sum();
+        let mut group =
+            criterion.benchmark_group(format!("{name}/{} lines of {} bytes", lines.len(), n_bytes / lines.len()));
+        group.throughput(Throughput::Elements(lines.len() as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
+        ours(&mut group, "faultline ids", DrainConfig::default(), &lines, Params::Skip);
+        let unlimited = DrainConfig { max_new_templates: 1 << 24, ..DrainConfig::default() };
+        ours(&mut group, "faultline ids, new templates without limit", unlimited, &lines, Params::Skip);
+        group.finish();
+    }
+}
+
 fn drain(criterion: &mut Criterion<CpuTime>) {
     for (name, archive, file, n_fields, separator) in SETS {
         let Some(files) = common::files(archive, |path| path.ends_with(file)) else {
@@ -82,8 +106,8 @@ fn drain(criterion: &mut Criterion<CpuTime>) {
         let mut group =
             criterion.benchmark_group(format!("{name}/{} lines of {} bytes", lines.len(), n_bytes / lines.len()));
         group.throughput(Throughput::Elements(lines.len() as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
-        ours(&mut group, "faultline ids", &lines, Params::Skip);
-        ours(&mut group, "faultline ids and params", &lines, Params::Extract);
+        ours(&mut group, "faultline ids", DrainConfig::default(), &lines, Params::Skip);
+        ours(&mut group, "faultline ids and params", DrainConfig::default(), &lines, Params::Extract);
         peer(&mut group, "logdrain without masks", &lines, &[]);
         let masks = [
             (r"blk_-?\d+", "<BLK>"),
@@ -143,6 +167,6 @@ impl Measurement for CpuTime {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime).measurement_time(Duration::from_secs(6));
-    targets = drain
+    targets = drain, drain_on_bad_lines
 }
 criterion_main!(benches);

@@ -31,6 +31,17 @@ pub struct ParserConfig {
     /// Masks beyond the built-in ones (addresses, numbers, hexadecimal, UUIDs, paths, hosts, block ids, times). Default:
     /// none. Added by who knows identifiers that the built-in ones do not; each costs speed.
     pub masks: Vec<MaskConfig>,
+    /// Templates known beforehand, in every stream. Each is a line with placeholders where it varies, such as
+    /// `Receiving block <BLK> src: <IP> dest: <*>`: typed ones (`<IP> <NUM> <HEX> <UUID> <PATH> <HOST> <BLK> <TIME>` and the
+    /// names of `masks`) for what the mask of that name finds, `<*>` for any one token. Values in it are masked as in lines,
+    /// so that an example line does as well. They match before anything learned, with ids that are the same in every run, and
+    /// go on to learn from similar lines. At most 1,000 with `pins`. Default: none. Set by who knows the messages
+    /// of a service and wants their templates right from the first line.
+    pub seeds: Vec<String>,
+    /// Templates that stay as they are, written as `seeds`: they match before anything learned, and never widen, merge or make
+    /// room for others. Default: none. Set by who builds alerts or queries on a template, or wants to keep apart what
+    /// the parser would merge.
+    pub pins: Vec<String>,
     /// Share of tokens that must be equal for a line to join a template, 0 to 1. Default: 0.6. Values of any kind count as
     /// equal. Lower merges more.
     pub similarity: f64,
@@ -43,6 +54,13 @@ pub struct ParserConfig {
     pub max_children: usize,
     /// Templates of one stream; then the one least recently used makes room. Default: 10,000.
     pub max_templates: usize,
+    /// New templates of one stream within `new_template_lines` of its lines, at once or spread out; what would found more goes
+    /// to one catch-all template for each number of tokens (`<*> <*> <*>`) until lines without new templates have made up for
+    /// it. Default: 1,000. Raised by who has a service with thousands of different messages, lowered where
+    /// unmasked identifiers make templates without end and no mask can be given.
+    pub max_new_templates: usize,
+    /// See `max_new_templates`. Default: 100,000.
+    pub new_template_lines: usize,
     /// Tree nodes of one stream; then lines of one length share a leaf. Default: 20,000.
     pub max_nodes: usize,
     /// Tokens of one line, 2 to 1,024; the rest is one variable. Default: 256.
@@ -90,6 +108,7 @@ pub struct MaskConfig {
 
 impl Default for ParserConfig {
     fn default() -> Self {
+        let drain = DrainConfig::default();
         Self {
             line_format: None,
             time_fields: Vec::new(),
@@ -98,12 +117,16 @@ impl Default for ParserConfig {
             stream: None,
             session: vec![SessionRule::TraceId, SessionRule::ServiceInstance, SessionRule::Service],
             masks: Vec::new(),
-            similarity: 0.6,
-            min_words: 5,
-            prefix_tokens: 2,
-            max_children: 100,
-            max_templates: 10_000,
-            max_nodes: 20_000,
+            seeds: Vec::new(),
+            pins: Vec::new(),
+            similarity: drain.similarity,
+            min_words: drain.min_words,
+            prefix_tokens: drain.prefix_tokens,
+            max_children: drain.max_children,
+            max_templates: drain.max_templates,
+            max_new_templates: drain.max_new_templates,
+            new_template_lines: drain.new_template_lines,
+            max_nodes: drain.max_nodes,
             max_tokens: 256,
             max_line_bytes: 16 * 1024,
             max_streams: 1024,
@@ -126,6 +149,7 @@ impl ParserConfig {
         within("max_line_bytes", self.max_line_bytes, 64, 1 << 20)?;
         within("max_streams", self.max_streams, 1, 1 << 20)?;
         within("masks", self.masks.len(), 0, 256)?;
+        within("seeds", self.seeds.len() + self.pins.len(), 0, 1000)?;
         Ok(DrainConfig {
             similarity: self.similarity,
             min_words: within("min_words", self.min_words, 2, 1000)?,
@@ -133,6 +157,8 @@ impl ParserConfig {
             max_children: within("max_children", self.max_children, 1, 1 << 20)?,
             max_templates: within("max_templates", self.max_templates, 1, 1 << 24)?,
             max_nodes: within("max_nodes", self.max_nodes, 1, 1 << 24)?,
+            max_new_templates: within("max_new_templates", self.max_new_templates, 1, 1 << 24)?,
+            new_template_lines: within("new_template_lines", self.new_template_lines, 1, 1 << 32)?,
         })
     }
 }

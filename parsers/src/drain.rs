@@ -6,11 +6,15 @@
 //!
 //! Differences from the paper: tokens are 64-bit hashes; a masked line that was seen before finds its template in one
 //! probe (a memo that is exact: an entry is void once its leaf has changed); typed placeholders count as equal; the
-//! template least recently used, in record order, makes room when the cap is reached; empty branches are pruned.
+//! template least recently used, in record order, makes room when the cap is reached; empty branches are pruned; users
+//! may give templates beforehand (`planted`); a stream that makes new templates without end is held back (`limits`).
 //!
 //! Cost: a line seen before, one pass and one probe, whatever the number of templates; a new one, a comparison with those
-//! templates of its leaf that share its rarest tokens (`leaf`).
+//! templates of its leaf that share its rarest tokens (`leaf`), and with those that users gave for its length.
 //! Memory is bounded by the caps in [`DrainConfig`]. It cannot fail: every line has a template.
+//!
+//! Templates are never merged across streams or lengths, and a stream's tree sees only its own lines, so the order in
+//! which streams arrive changes nothing.
 
 use std::{
     cmp::Reverse,
@@ -22,13 +26,18 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 mod leaf;
+mod limits;
+mod merge;
+mod planted;
 mod state;
+mod tree;
 
-use leaf::{ANY_VALUE, Leaf, Likeness, differ_in_words, takes};
+use leaf::Leaf;
+use limits::Allowance;
 pub(crate) use state::DrainState;
 
 use crate::{
-    hash::{Class, WILDCARD, class_of},
+    hash::{Class, WILDCARD},
     mask::ParamSpan,
     tokens::{MaskedLine, Params},
 };
@@ -48,6 +57,25 @@ pub struct DrainConfig {
     pub max_templates: usize,
     /// Nodes of the tree.
     pub max_nodes: usize,
+    /// New templates in `new_template_lines` lines, at once or spread out.
+    pub max_new_templates: usize,
+    /// See `max_new_templates`.
+    pub new_template_lines: usize,
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self {
+            similarity: 0.6,
+            min_words: 5,
+            prefix_tokens: 2,
+            max_children: 100,
+            max_templates: 10_000,
+            max_nodes: 20_000,
+            max_new_templates: 1_000,
+            new_template_lines: 100_000,
+        }
+    }
 }
 
 /// What became of a line.
@@ -59,6 +87,8 @@ pub enum Change {
     Widened,
     /// It founded a template.
     Created,
+    /// It would have founded one too many: the catch-all of its length took it.
+    Limited,
 }
 
 /// The template of a line.
@@ -93,6 +123,8 @@ pub struct DrainStats {
     pub cut_tokens: u64,
     /// Lines that had to search a leaf.
     pub searched: u64,
+    /// Lines that the catch-alls took, because the stream makes too many new templates.
+    pub limited_lines: u64,
     /// Changed templates that were dropped before they could be reported.
     pub unreported: u64,
     /// Merged ids that could not be kept as aliases, because there are too many.
@@ -123,6 +155,21 @@ struct Cold {
     is_reported: bool,
     /// Ids of the templates merged into it.
     merged: Vec<TemplateId>,
+    origin: Origin,
+}
+
+/// Where a template comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Origin {
+    /// A line founded it.
+    #[default]
+    Line,
+    /// It takes what the limit on new templates refuses.
+    CatchAll,
+    /// The user gave it; it may widen.
+    Seed,
+    /// The user gave it; it stays as it is.
+    Pin,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -141,14 +188,6 @@ struct Memo {
     slot: u32,
 }
 
-/// Templates that are considered together for merging.
-const MAX_CANDIDATES: usize = 256;
-/// Different names after a word that announces one, such as `user`.
-const MIN_NAMES: usize = 2;
-/// Different words with values inside, such as `rdd_<NUM>`.
-const MIN_MIXED: usize = 3;
-/// Aliases kept for each template that the cap allows.
-const MAX_ALIASES: usize = 4;
 const NO_LEAF: u32 = u32::MAX;
 const EMPTY_MEMO: Memo = Memo { line: 0, generation: 0, shape: 0, slot: 0 };
 const FIRST_MEMO: usize = 1 << 8;
@@ -175,6 +214,11 @@ pub struct Drain {
     aliases: BTreeMap<TemplateId, TemplateId>,
     /// Slots by when they were used at the time of pushing; built when the cap is first reached.
     by_age: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Slots of seeds and pins by number of tokens.
+    planted: FxHashMap<usize, Vec<u32>>,
+    /// Slots of catch-alls by number of tokens.
+    catch_alls: FxHashMap<usize, u32>,
+    allowance: Allowance,
     /// Reused by each search.
     candidates: Vec<u32>,
     unreported: Vec<u32>,
@@ -202,6 +246,9 @@ impl Drain {
             ids: FxHashSet::default(),
             aliases: BTreeMap::new(),
             by_age: BinaryHeap::new(),
+            planted: FxHashMap::default(),
+            catch_alls: FxHashMap::default(),
+            allowance: Allowance::full(&config),
             candidates: Vec::new(),
             unreported: Vec::new(),
             removed_unreported: Vec::new(),
@@ -229,7 +276,8 @@ impl Drain {
         hot.first_seen = hot.first_seen.min(time_unix_nano);
         hot.last_seen = hot.last_seen.max(time_unix_nano);
         let found = Match { id: hot.id, change };
-        if params == Params::Extract {
+        // What a catch-all's wildcards stand for is the whole line.
+        if params == Params::Extract && change != Change::Limited {
             let (leaf, row) = (hot.leaf, hot.row);
             self.add_wildcard_params(masked, leaf, row);
         }
@@ -246,20 +294,33 @@ impl Drain {
     #[inline(never)]
     fn search(&mut self, masked: &MaskedLine, line: &[u8]) -> (u32, Change) {
         self.stats.searched += 1;
-        let tokens = &masked.tokens;
-        let mut candidates = std::mem::take(&mut self.candidates);
-        let taken = self.find_leaf(masked).and_then(|idx| {
-            let leaf = &self.leaves[idx];
-            leaf.candidates(tokens, self.n_enough(leaf), &mut candidates);
-            match self.most_similar(leaf, tokens, &candidates) {
-                Some(slot) => Some((slot, self.widen(idx, slot, tokens))),
-                None => self.merge(idx, masked, &candidates),
-            }
-        });
-        self.candidates = candidates;
-        let (slot, change) = taken.unwrap_or_else(|| (self.found(masked, line), Change::Created));
+        let tokens = masked.tokens();
+        let (slot, change) = if let Some(slot) = self.planted_for(tokens) {
+            (slot, Change::Matched)
+        } else if let Some(taken) = self.search_leaf(masked) {
+            taken
+        } else if self.allowance.take(&self.config, self.stats.lines) {
+            (self.found(masked, line), Change::Created)
+        } else {
+            // Not memoised: another template may take the line as soon as new ones are allowed again.
+            return (self.catch_all(masked), Change::Limited);
+        };
         self.memoise(masked.hash, slot);
         (slot, change)
+    }
+
+    fn search_leaf(&mut self, masked: &MaskedLine) -> Option<(u32, Change)> {
+        let tokens = masked.tokens();
+        let idx = self.find_leaf(masked.hasher(), tokens)?;
+        let leaf = &self.leaves[idx];
+        let mut candidates = std::mem::take(&mut self.candidates);
+        leaf.candidates(tokens, self.n_enough(leaf), &mut candidates);
+        let taken = match self.most_similar(leaf, tokens, &candidates) {
+            Some(slot) => Some((slot, self.widen(idx, slot, tokens))),
+            None => self.merge(idx, tokens, &candidates),
+        };
+        self.candidates = candidates;
+        taken
     }
 
     fn memoise(&mut self, line: u64, slot: u32) {
@@ -273,270 +334,25 @@ impl Drain {
         self.memo[at] = Memo { line, generation, shape: self.shape, slot };
     }
 
-    /// The key of a node's child; the path alone decides it, not the order of arrival.
-    fn child_key(masked: &MaskedLine, node: u64, token: u64) -> u64 {
-        let token = match class_of(token) {
-            // A line that begins with a number and one that begins with an address may be the same template.
-            Class::Pure => Class::Pure as u64,
-            _ => token,
-        };
-        masked.hasher().join(node, token)
-    }
-
-    fn root_key(masked: &MaskedLine) -> u64 {
-        masked.hasher().join(0, masked.tokens.len() as u64)
-    }
-
-    fn find_leaf(&self, masked: &MaskedLine) -> Option<usize> {
-        let root = Self::root_key(masked);
-        let mut key = root;
-        for &token in masked.tokens.iter().take(self.config.prefix_tokens) {
-            let exact = Self::child_key(masked, key, token);
-            let shared = Self::child_key(masked, key, WILDCARD);
-            key = if self.nodes.contains_key(&exact) {
-                exact
-            } else if self.nodes.contains_key(&shared) {
-                shared
-            } else {
-                root // where lines go once the tree is full
-            };
-            if key == root {
-                break;
-            }
-        }
-        let leaf = self.nodes.get(&key)?.leaf;
-        (leaf != NO_LEAF).then_some(leaf as usize)
-    }
-
-    fn make_leaf(&mut self, masked: &MaskedLine) -> usize {
-        let root = Self::root_key(masked);
-        self.nodes.entry(root).or_insert(Node { parent: root, n_children: 0, leaf: NO_LEAF });
-        let mut key = root;
-        for &token in masked.tokens.iter().take(self.config.prefix_tokens) {
-            let exact = Self::child_key(masked, key, token);
-            let shared = Self::child_key(masked, key, WILDCARD);
-            let has_room = (self.nodes[&key].n_children as usize) < self.config.max_children;
-            let wanted = if self.nodes.contains_key(&exact) || has_room { exact } else { shared };
-            self.stats.shared_branches += u64::from(wanted != exact);
-            if !self.nodes.contains_key(&wanted) {
-                if self.nodes.len() >= self.config.max_nodes {
-                    self.stats.shared_branches += u64::from(wanted == exact);
-                    self.prune(key);
-                    key = root;
-                    self.nodes.entry(root).or_insert(Node { parent: root, n_children: 0, leaf: NO_LEAF });
-                    break;
-                }
-                self.nodes.insert(wanted, Node { parent: key, n_children: 0, leaf: NO_LEAF });
-                if let Some(node) = self.nodes.get_mut(&key) {
-                    node.n_children += 1;
-                }
-                // A line that took the shared branch or the full tree's leaf may now go elsewhere.
-                self.forget_memo();
-            }
-            key = wanted;
-        }
-        let node = self.nodes.get_mut(&key).expect("inserted above");
-        if node.leaf != NO_LEAF {
-            return node.leaf as usize;
-        }
-        let leaf = match self.free_leaves.pop() {
-            Some(leaf) => leaf,
-            None => {
-                self.leaves.push(Leaf::default());
-                (self.leaves.len() - 1) as u32
-            }
-        };
-        node.leaf = leaf;
-        let leaf = leaf as usize;
-        self.leaves[leaf].node = key;
-        self.leaves[leaf].n_tokens = masked.tokens.len();
-        leaf
-    }
-
-    fn forget_memo(&mut self) {
-        self.shape += u64::from(self.stats.shared_branches > 0);
-    }
-
-    /// Removes `key` and its ancestors as far as nothing hangs on them.
-    fn prune(&mut self, mut key: u64) {
-        while let Some(node) = self.nodes.get(&key).copied() {
-            if node.leaf != NO_LEAF || node.n_children > 0 {
-                return;
-            }
-            self.nodes.remove(&key);
-            if node.parent == key {
-                return;
-            }
-            if let Some(parent) = self.nodes.get_mut(&node.parent) {
-                parent.n_children -= 1;
-            }
-            key = node.parent;
-        }
-    }
-
-    /// The slot of the template that takes the line: the most equal tokens, then the oldest. Never one that differs in a
-    /// word: words are semantics.
-    fn most_similar(&self, leaf: &Leaf, tokens: &[u64], candidates: &[u32]) -> Option<u32> {
-        let n_enough = self.n_enough(leaf);
-        let rank = |&slot: &u32| {
-            let likeness = Likeness::of(leaf.row(self.hot[slot as usize].row as usize), tokens);
-            let takes = likeness.n_words == 0 && likeness.n_equal >= n_enough;
-            takes.then(|| (likeness.n_equal, Reverse(self.cold[slot as usize].born), slot))
-        };
-        candidates.iter().filter_map(rank).max().map(|best| best.2)
-    }
-
-    /// How many tokens must be equal.
-    fn n_enough(&self, leaf: &Leaf) -> usize {
-        (self.config.similarity * leaf.n_tokens as f64).ceil() as usize
-    }
-
-    /// Merges templates that differ from the line, and so from each other, only in places where at least
-    /// [`DrainConfig::min_words`] different words have been seen: such a place is a variable (a user name), fewer are
-    /// semantics (`started`, `paused`). The oldest template takes the others' lines and the others' ids become aliases.
-    fn merge(&mut self, leaf_idx: usize, masked: &MaskedLine, slots: &[u32]) -> Option<(u32, Change)> {
-        let leaf = &self.leaves[leaf_idx];
-        let n_tokens = leaf.n_tokens;
-        let tokens = &masked.tokens;
-        let n_enough = self.n_enough(leaf);
-        let row_of = |slot: u32| leaf.row(self.hot[slot as usize].row as usize);
-        let mut candidates: Vec<(u32, u128)> = Vec::new();
-        for &slot in slots {
-            let likeness = Likeness::of(row_of(slot), tokens);
-            let pairs = row_of(slot).iter().zip(tokens).take(128).enumerate();
-            let places =
-                pairs.fold(0_u128, |all, (idx, (have, seen))| all | u128::from(differ_in_words(*have, *seen)) << idx);
-            let is_seen_whole = places.count_ones() as usize == likeness.n_words;
-            if likeness.n_equal >= n_enough && is_seen_whole && candidates.len() < MAX_CANDIDATES {
-                candidates.push((slot, places));
-            }
-        }
-        let mut places: Vec<u128> = candidates.iter().map(|candidate| candidate.1).collect();
-        places.sort_unstable_by_key(|places| (places.count_ones(), *places));
-        places.dedup();
-        for places in places {
-            let within: Vec<u32> = candidates.iter().filter(|c| c.1 & !places == 0).map(|c| c.0).collect();
-            let varies = (0..n_tokens.min(128)).filter(|idx| places >> idx & 1 == 1).all(|idx| {
-                let mut words: Vec<u64> = within.iter().map(|slot| row_of(*slot)[idx]).collect();
-                words.push(tokens[idx]);
-                words.sort_unstable();
-                words.dedup();
-                let named = idx > 0 && is_identity(&self.cold[within[0] as usize].tokens[idx - 1]);
-                let mixed = words.iter().any(|word| class_of(*word) == Class::Mixed);
-                let needed = if named {
-                    MIN_NAMES
-                } else if mixed {
-                    MIN_MIXED.min(self.config.min_words)
-                } else {
-                    self.config.min_words
-                };
-                words.len() >= needed
-            });
-            if varies {
-                return Some(self.merge_slots(leaf_idx, within, masked));
-            }
-        }
-        None
-    }
-
-    fn merge_slots(&mut self, leaf: usize, mut slots: Vec<u32>, masked: &MaskedLine) -> (u32, Change) {
-        slots.sort_unstable_by_key(|slot| self.cold[*slot as usize].born);
-        let survivor = slots[0];
-        self.widen(leaf, survivor, &masked.tokens);
-        for &slot in &slots[1..] {
-            // Every place where the two differ is a wildcard now: the line differs there from both, or from one.
-            let tokens = self.leaves[leaf].row(self.hot[slot as usize].row as usize).to_vec();
-            self.widen(leaf, survivor, &tokens);
-            let hot = self.hot[slot as usize];
-            let into = &mut self.hot[survivor as usize];
-            into.count += hot.count;
-            into.first_seen = into.first_seen.min(hot.first_seen);
-            into.last_seen = into.last_seen.max(hot.last_seen);
-            let id = into.id;
-            self.remove(slot);
-            let mut ids = std::mem::take(&mut self.cold[slot as usize].merged);
-            ids.push(hot.id);
-            self.cold[slot as usize] = Cold::default();
-            for merged in ids {
-                if self.aliases.len() < self.config.max_templates.saturating_mul(MAX_ALIASES) {
-                    self.aliases.insert(merged, id);
-                    self.cold[survivor as usize].merged.push(merged);
-                } else {
-                    self.aliases.remove(&merged);
-                    self.ids.remove(&merged);
-                    self.stats.lost_aliases += 1;
-                }
-            }
-            self.stats.merged += 1;
-        }
-        (survivor, Change::Widened)
-    }
-
-    /// Takes a template out of the tree; what is left in its `cold` part is the caller's to clear.
-    fn remove(&mut self, slot: u32) {
-        let hot = self.hot[slot as usize];
-        if !self.cold[slot as usize].is_reported {
-            self.unreported.retain(|other| *other != slot);
-            if self.removed_unreported.len() < self.config.max_templates {
-                self.removed_unreported.push(self.template(slot));
-            } else {
-                self.stats.unreported += 1;
-            }
-        }
-        self.hot[slot as usize].used = 0;
-        self.hot[slot as usize].leaf = NO_LEAF;
-        self.free.push(slot);
-        self.remove_row(hot.leaf as usize, hot.row as usize);
-    }
-
-    /// Makes the template match `tokens`.
-    fn widen(&mut self, leaf: usize, slot: u32, tokens: &[u64]) -> Change {
-        let row = self.hot[slot as usize].row as usize;
-        let template = self.leaves[leaf].row(row).to_vec();
-        if template.iter().zip(tokens).all(|(have, seen)| takes(*have, *seen)) {
-            return Change::Matched;
-        }
-        let cold = &mut self.cold[slot as usize];
-        cold.lineage.push(cold.tokens.join(" "));
-        for (place, (have, seen)) in template.iter().zip(tokens).enumerate() {
-            if !takes(*have, *seen) {
-                let both = class_of(*have) == Class::Pure && class_of(*seen) == Class::Pure;
-                self.leaves[leaf].set(row, place, if both { ANY_VALUE } else { WILDCARD });
-                cold.tokens[place] = "<*>".into();
-            }
-        }
-        self.stats.widened += 1;
-        self.touch_leaf(leaf);
-        self.report(slot);
-        Change::Widened
-    }
-
     fn found(&mut self, masked: &MaskedLine, line: &[u8]) -> u32 {
-        while self.hot.len() - self.free.len() >= self.config.max_templates {
-            self.evict(); // more than once only where a snapshot holds more than the cap allows now
-        }
+        self.make_room();
         let tokens = masked.texts(line);
+        let leaf = self.make_leaf(masked.hasher(), masked.tokens());
+        self.insert(tokens, masked.tokens(), leaf, Origin::Line)
+    }
+
+    /// Puts a template that founds itself now into `leaf`.
+    fn insert(&mut self, tokens: Vec<Box<str>>, hashes: &[u64], leaf: usize, origin: Origin) -> u32 {
         let text = tokens.join(" ");
-        let mut attempt = 0;
-        let id = loop {
-            let id = TemplateId::founded(&self.stream, &text, attempt);
-            if self.ids.insert(id) {
-                break id;
-            }
-            attempt += 1;
-        };
-        let leaf = self.make_leaf(masked);
+        let ids = (0..).map(|attempt| TemplateId::founded(&self.stream, &text, attempt));
+        let id = { ids }.find(|id| self.ids.insert(*id)).expect("there are more ids than templates");
         let row = self.leaves[leaf].slots.len() as u32; // where `push` below puts it
-        let hot = Hot {
-            id,
-            leaf: leaf as u32,
-            row,
-            used: self.stats.lines,
-            count: 0,
-            first_seen: i64::MAX,
-            last_seen: i64::MIN,
-        };
-        let cold = Cold { tokens, lineage: Vec::new(), born: self.stats.lines, is_reported: true, merged: Vec::new() };
+        // Seeds and pins are there before the first line; a slot in use has a number all the same.
+        let used = self.stats.lines.max(1);
+        let hot = Hot { id, leaf: leaf as u32, row, used, count: 0, first_seen: i64::MAX, last_seen: i64::MIN };
+        let is_planted = origin >= Origin::Seed;
+        let born = if is_planted { 0 } else { self.stats.lines };
+        let cold = Cold { tokens, lineage: Vec::new(), born, is_reported: true, merged: Vec::new(), origin };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.hot[slot as usize] = hot;
@@ -549,19 +365,15 @@ impl Drain {
                 (self.hot.len() - 1) as u32
             }
         };
-        self.leaves[leaf].push(slot, &masked.tokens);
+        self.leaves[leaf].push(slot, hashes);
         self.touch_leaf(leaf);
-        self.stats.created += 1;
-        self.report(slot);
-        if !self.by_age.is_empty() {
-            self.by_age.push(Reverse((self.stats.lines, slot)));
+        self.list(slot, hashes.len());
+        if !is_planted {
+            self.stats.created += 1;
+            self.report(slot);
+            self.note_age(slot);
         }
         slot
-    }
-
-    fn touch_leaf(&mut self, leaf: usize) {
-        self.generations += 1;
-        self.leaves[leaf].generation = self.generations;
     }
 
     fn report(&mut self, slot: u32) {
@@ -572,57 +384,13 @@ impl Drain {
         }
     }
 
-    /// Drops the template that has waited longest for a line.
-    fn evict(&mut self) {
-        if self.by_age.is_empty() {
-            let live = self.hot.iter().enumerate().filter(|(_, hot)| hot.used > 0);
-            self.by_age = live.map(|(slot, hot)| Reverse((hot.used, slot as u32))).collect();
-        }
-        let slot = loop {
-            let Some(Reverse((used, slot))) = self.by_age.pop() else { return };
-            let now = self.hot[slot as usize].used;
-            if now == used {
-                break slot;
-            }
-            // Used since: back with its new age. Each line ages one entry, so this ends.
-            if now > 0 {
-                self.by_age.push(Reverse((now, slot)));
-            }
-        };
-        let hot = self.hot[slot as usize];
-        self.stats.evicted += 1;
-        self.stats.evicted_lines += hot.count;
-        self.remove(slot);
-        self.ids.remove(&hot.id);
-        for merged in std::mem::take(&mut self.cold[slot as usize]).merged {
-            self.aliases.remove(&merged);
-            self.ids.remove(&merged);
-        }
-    }
-
-    fn remove_row(&mut self, leaf_idx: usize, row: usize) {
-        let leaf = &mut self.leaves[leaf_idx];
-        if let Some(moved) = leaf.remove(row) {
-            self.hot[moved as usize].row = row as u32;
-        }
-        if leaf.slots.is_empty() {
-            let node = leaf.node;
-            if let Some(node) = self.nodes.get_mut(&node) {
-                node.leaf = NO_LEAF;
-            }
-            self.free_leaves.push(leaf_idx as u32);
-            self.prune(node);
-            self.forget_memo();
-        }
-        self.touch_leaf(leaf_idx);
-    }
-
     /// Adds the tokens that meet `<*>` to the parameters, in order; what the masks found inside them goes.
     fn add_wildcard_params(&self, masked: &mut MaskedLine, leaf: u32, row: u32) {
         let leaf = &self.leaves[leaf as usize];
         let template = leaf.row(row as usize);
-        for (token, &(start, end)) in template.iter().zip(&masked.ranges) {
+        for (place, token) in template.iter().enumerate() {
             if *token == WILDCARD {
+                let (start, end) = masked.ranges()[place];
                 let from = masked.params.partition_point(|param| param.end <= start);
                 let to = masked.params.partition_point(|param| param.start < end);
                 let whole = ParamSpan { kind: ParamKind::Text, start, end };
@@ -658,9 +426,10 @@ impl Drain {
         }
     }
 
-    /// Every template.
+    /// Every template that has had a line.
     pub fn templates(&self) -> impl Iterator<Item = Template> + '_ {
-        (0..self.hot.len() as u32).filter(|slot| self.hot[*slot as usize].used > 0).map(|slot| self.template(slot))
+        let has_lines = |slot: &u32| self.hot[*slot as usize].used > 0 && self.hot[*slot as usize].count > 0;
+        (0..self.hot.len() as u32).filter(has_lines).map(|slot| self.template(slot))
     }
 
     /// The id that took the place of `id`, which is `id` itself unless its template was merged into another.
@@ -687,11 +456,4 @@ impl Drain {
 
 fn class_of_span(param: ParamSpan, start: u32, end: u32) -> Class {
     if (param.start, param.end) == (start, end) { Class::Pure } else { Class::Mixed }
-}
-
-fn is_identity(word: &str) -> bool {
-    matches!(
-        word.to_ascii_lowercase().as_str(),
-        "user" | "username" | "account" | "login" | "group" | "host" | "hostname" | "name" | "domain"
-    )
 }

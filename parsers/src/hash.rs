@@ -51,17 +51,14 @@ impl Hasher {
     #[inline(always)]
     pub(crate) fn token(&self, line: &[u8], start: usize, end: usize) -> u64 {
         let len = end - start;
-        if len <= 8 {
-            // One load that stays inside the line, then the bytes of other tokens are shifted out.
-            let shift = 64 - 8 * len as u32;
-            if start + 8 <= line.len() {
-                return self.plain(load8(line, start) << shift, 0, len);
-            }
-            if end >= 8 {
-                return self.plain(load8(line, end - 8) & (u64::MAX << shift), 0, len);
-            }
-        } else if len <= 16 {
-            return self.plain(load8(line, start), load8(line, end - 8), len);
+        if len <= 16 && start + 8 <= line.len() {
+            // Two loads that stay inside the line, then the bytes of other tokens are shifted out: no branch on the length.
+            let first = load8(line, start) << (64 - 8 * len.min(8) as u32);
+            let last = load8(line, end.saturating_sub(8));
+            return self.plain(first, if len > 8 { last } else { 0 }, len);
+        }
+        if len <= 8 && end >= 8 {
+            return self.plain(load8(line, end - 8) & (u64::MAX << (64 - 8 * len as u32)), 0, len);
         }
         self.word(&line[start..end])
     }

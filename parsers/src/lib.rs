@@ -2,7 +2,8 @@
 //!
 //! A raw line loses its header to columns ([`ParserConfig::line_format`]); what is left is masked and hashed in one pass
 //! ([`tokens`], over [`scan`] and [`mask`]) and finds its template in the tree of its stream ([`drain`]); the session
-//! comes from the first rule that applies. Nothing here fails on a line: one that nothing matches is its own template.
+//! comes from the first rule that applies. Nothing here fails on a line: one that nothing matches is its own template, or the
+//! catch-all's of its length where its stream has founded too many.
 //!
 //! Read in this order: `tokens.rs`, `mask.rs`, `drain.rs`, `parser.rs`.
 

@@ -12,10 +12,12 @@
 use faultline_core::ParamKind;
 use regex::bytes::Regex;
 
-use crate::{
-    hash::{Class, Hasher},
-    scan::Lanes,
-};
+use crate::hash::{Class, Hasher, WILDCARD};
+
+mod value;
+
+pub(crate) use value::is_unit;
+use value::whole_value;
 
 /// What stands in for a variable part: a built-in kind, or the number of a user's mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ impl Hole {
     pub(crate) const BLOCK: Self = Self(6);
     pub(crate) const TIME: Self = Self(7);
     const N_BUILT_IN: u16 = 8;
+    /// `<*>` in a template that a user wrote: any token.
+    pub(crate) const ANY: Self = Self(u16::MAX);
 
     fn custom(idx: usize) -> Self {
         Self(Self::N_BUILT_IN + idx as u16)
@@ -141,6 +145,42 @@ impl Masker {
         if self.user.is_empty() || self.any.as_ref().is_some_and(|any| !any.is_match(line)) {
             return;
         }
+        self.add_user(line, found);
+    }
+
+    /// Finds the placeholders in a template that a user wrote, and what the user's masks match beside them.
+    ///
+    /// # Errors
+    /// What is wrong with the template.
+    pub(crate) fn find_placeholders(&self, template: &str, found: &mut UserSpans) -> Result<(), String> {
+        found.spans.clear();
+        found.ranges.clear();
+        let bytes = template.as_bytes();
+        let separates = |at: Option<&u8>| at.is_none_or(|byte| *byte <= b' ');
+        for start in memchr::memchr_iter(b'<', bytes) {
+            let Some(len) = memchr::memchr(b'>', &bytes[start..]) else { break };
+            let (text, end) = (&template[start..=start + len], start + len + 1);
+            let holes = (0..Hole::N_BUILT_IN + self.user.len() as u16).map(Hole).chain([Hole::ANY]);
+            let Some(hole) = { holes }.find(|hole| self.placeholder(*hole) == text) else {
+                let name = &text[1..len];
+                if !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
+                    return Err(format!("has the placeholder `{text}`, which is neither built in nor a mask"));
+                }
+                continue;
+            };
+            if hole == Hole::ANY && !(separates(bytes[..start].last()) && separates(bytes.get(end))) {
+                return Err("has `<*>` inside a token, where only typed placeholders such as `<NUM>` can stand".into());
+            }
+            if found.spans.len() == UserSpans::MAX {
+                return Err(format!("has more than {} placeholders", UserSpans::MAX));
+            }
+            found.spans.push((start as u32, end as u32, hole));
+        }
+        self.add_user(bytes, found);
+        Ok(())
+    }
+
+    fn add_user(&self, line: &[u8], found: &mut UserSpans) {
         for (idx, mask) in self.user.iter().enumerate() {
             for hit in mask.regex.find_iter(line) {
                 let (mut start, mut end) = (hit.start() as u32, hit.end() as u32);
@@ -205,7 +245,7 @@ impl UserSpans {
 /// The shapes that most variable tokens have, decided on bitmaps: a plain number, a block id, an address. Returns the
 /// hole that is the whole token.
 #[inline(always)]
-pub(crate) fn whole_token(line: &[u8], lanes: &Lanes, start: usize, end: usize, digits: u64) -> Option<Hole> {
+pub(crate) fn whole_token(line: &[u8], start: usize, end: usize, digits: u64) -> Option<Hole> {
     let len = end - start;
     if digits == low_bits(len) {
         return Some(Hole::NUMBER);
@@ -219,7 +259,6 @@ pub(crate) fn whole_token(line: &[u8], lanes: &Lanes, start: usize, end: usize, 
     // /d.d.d.d:port
     let from = usize::from(token[0] == b'/');
     let mut at = from;
-    let marks = lanes.marks(start);
     for group in 0..4 {
         let n_digits = (digits >> at).trailing_ones() as usize;
         if n_digits == 0 || n_digits > 3 {
@@ -227,7 +266,7 @@ pub(crate) fn whole_token(line: &[u8], lanes: &Lanes, start: usize, end: usize, 
         }
         at += n_digits;
         if group < 3 {
-            if at >= len || marks >> at & 1 == 0 || token[at] != b'.' {
+            if at >= len || token[at] != b'.' {
                 return None;
             }
             at += 1;
@@ -288,8 +327,12 @@ impl<P: Pieces> Cutter<'_, P> {
             }
             let from = at;
             let mut traits = 0;
-            while at < end && TRAITS[usize::from(self.line[at])] != 0 {
-                traits |= TRAITS[usize::from(self.line[at])];
+            for byte in &self.line[from..end] {
+                let of_byte = TRAITS[usize::from(*byte)];
+                if of_byte == 0 {
+                    break;
+                }
+                traits |= of_byte;
                 at += 1;
             }
             if traits == DIGIT {
@@ -368,240 +411,6 @@ const MARK: u8 = 2;
 const JOINT: u8 = 4;
 const OTHER: u8 = 8;
 
-/// The hole that a whole atom is, if it is one value.
-fn whole_value(atom: &[u8]) -> Option<Hole> {
-    let unsigned = match atom {
-        [b'-' | b'+', rest @ ..] if rest.first().is_some_and(u8::is_ascii_digit) => rest,
-        _ => atom,
-    };
-    let first = *unsigned.first()?;
-    if first == b'/' {
-        return if is_ip(&unsigned[1..]) {
-            Some(Hole::IP)
-        } else {
-            (unsigned.len() > 1 && unsigned[1..].iter().any(|b| b.is_ascii_alphanumeric())).then_some(Hole::PATH)
-        };
-    }
-    if first.is_ascii_digit() {
-        if is_number(unsigned) {
-            return Some(Hole::NUMBER);
-        }
-        if is_ip(unsigned) {
-            return Some(Hole::IP);
-        }
-        if is_time(unsigned) {
-            return Some(Hole::TIME);
-        }
-        if unsigned.len() > 2 && unsigned[0] == b'0' && unsigned[1] | 0x20 == b'x' {
-            return unsigned[2..].iter().all(u8::is_ascii_hexdigit).then_some(Hole::HEX);
-        }
-    } else if let Some(rest) = unsigned.strip_prefix(b"blk_") {
-        let rest = rest.strip_prefix(b"-").unwrap_or(rest);
-        if !rest.is_empty() && rest.iter().all(u8::is_ascii_digit) {
-            return Some(Hole::BLOCK);
-        }
-    }
-    let tally = Tally::of(unsigned);
-    if tally.n_other == 0 && tally.n_hex == unsigned.len() && tally.n_digits > 0 && unsigned.len() >= 6 {
-        return Some(Hole::HEX);
-    }
-    if is_uuid(unsigned) {
-        return Some(Hole::UUID);
-    }
-    if tally.n_colons >= 2 && tally.n_hex + tally.n_colons == unsigned.len() {
-        return Some(Hole::IP); // IPv6, or a MAC address
-    }
-    let is_url = tally.n_slashes >= 2 && unsigned.windows(3).any(|three| three == b"://");
-    let is_drive = unsigned.len() > 2 && unsigned[1] == b':' && matches!(unsigned[2], b'\\' | b'/');
-    if is_url || is_drive || tally.n_slashes >= 2 || tally.n_backslashes >= 2 {
-        return Some(Hole::PATH);
-    }
-    if let Some(slash) = unsigned.iter().position(|b| *b == b'/') {
-        // host/address, as Java prints it
-        return is_ip(&unsigned[slash + 1..]).then_some(Hole::IP);
-    }
-    let (name, port) = split_port(unsigned);
-    is_dotted_name(name, if port { 1 } else { 2 }).then_some(Hole::HOST)
-}
-
-/// `a.example.org`, `org.apache.hadoop.Foo`: labels of letters, digits, `-` and `_`, at least one letter among them.
-fn is_dotted_name(name: &[u8], min_dots: usize) -> bool {
-    let (mut n_dots, mut has_letter, mut label) = (0, false, 0);
-    for byte in name {
-        match byte {
-            b'.' if label == 0 => return false,
-            b'.' => {
-                n_dots += 1;
-                label = 0;
-                continue;
-            }
-            b'a'..=b'z' => has_letter = true,
-            // Without a port, capitals make it the name of a class or an action: semantics, not a value.
-            b'A'..=b'Z' | b'_' if min_dots == 2 => return false,
-            b'A'..=b'Z' => has_letter = true,
-            b'0'..=b'9' | b'-' | b'_' => {}
-            _ => return false,
-        }
-        label += 1;
-    }
-    has_letter && n_dots >= min_dots && label > 0
-}
-
-#[derive(Default)]
-struct Tally {
-    n_digits: usize,
-    n_hex: usize,
-    n_colons: usize,
-    n_slashes: usize,
-    n_backslashes: usize,
-    n_other: usize,
-}
-
-impl Tally {
-    fn of(atom: &[u8]) -> Self {
-        let mut tally = Self::default();
-        for byte in atom {
-            match byte {
-                b'0'..=b'9' => {
-                    tally.n_digits += 1;
-                    tally.n_hex += 1;
-                }
-                b'a'..=b'f' | b'A'..=b'F' => tally.n_hex += 1,
-                b':' => tally.n_colons += 1,
-                b'/' => tally.n_slashes += 1,
-                b'\\' => tally.n_backslashes += 1,
-                _ => tally.n_other += 1,
-            }
-        }
-        tally
-    }
-}
-
-/// `12`, `1.5`, `1.2.3` (a version), `12ms`, `50%`.
-fn is_number(atom: &[u8]) -> bool {
-    let mut at = 0;
-    let mut n_groups = 0;
-    loop {
-        let from = at;
-        while atom.get(at).is_some_and(u8::is_ascii_digit) {
-            at += 1;
-        }
-        if at == from {
-            return false;
-        }
-        n_groups += 1;
-        if at < atom.len() && atom[at] == b'.' {
-            at += 1;
-        } else {
-            break;
-        }
-    }
-    let unit = &atom[at..];
-    // Four groups are an address unless one is too long for it.
-    (n_groups != 4 || !is_ip(atom)) && (unit.is_empty() || is_unit(unit))
-}
-
-/// What may follow a number, attached or as a token of its own.
-pub(crate) fn is_unit(text: &[u8]) -> bool {
-    matches!(
-        text,
-        b"ms"
-            | b"us"
-            | b"ns"
-            | b"s"
-            | b"sec"
-            | b"secs"
-            | b"m"
-            | b"min"
-            | b"h"
-            | b"d"
-            | b"B"
-            | b"b"
-            | b"K"
-            | b"k"
-            | b"M"
-            | b"G"
-            | b"T"
-            | b"KB"
-            | b"kB"
-            | b"kb"
-            | b"MB"
-            | b"mb"
-            | b"GB"
-            | b"gb"
-            | b"TB"
-            | b"KiB"
-            | b"MiB"
-            | b"GiB"
-            | b"TiB"
-            | b"%"
-            | b"x"
-            | b"L"
-            | b"f"
-    )
-}
-
-/// IPv4 with or without port.
-fn is_ip(atom: &[u8]) -> bool {
-    let (address, _) = split_port(atom);
-    let mut n_groups = 0;
-    for group in address.split(|b| *b == b'.') {
-        if group.is_empty() || group.len() > 3 || !group.iter().all(u8::is_ascii_digit) {
-            return false;
-        }
-        n_groups += 1;
-    }
-    n_groups == 4
-}
-
-/// Cuts `:port` off.
-fn split_port(atom: &[u8]) -> (&[u8], bool) {
-    match memchr::memrchr(b':', atom) {
-        Some(colon) if colon + 1 < atom.len() && atom[colon + 1..].iter().all(u8::is_ascii_digit) => {
-            (&atom[..colon], true)
-        }
-        _ => (atom, false),
-    }
-}
-
-/// `16:49:06`, `00:02`, `2015-10-18`, `2016/9/27:20:30:31.455`, `2015-10-18T18:01:47Z`.
-fn is_time(atom: &[u8]) -> bool {
-    let (mut n_groups, mut longest, mut run) = (0, 0, 0);
-    let (mut colons, mut dashes, mut slashes) = (0, 0, 0);
-    for (idx, byte) in atom.iter().enumerate() {
-        match byte {
-            b'0'..=b'9' => {
-                n_groups += usize::from(run == 0);
-                run += 1;
-                longest = longest.max(run);
-                continue;
-            }
-            b':' => colons += 1,
-            b'-' => dashes += 1,
-            b'/' => slashes += 1,
-            b'.' | b'+' => {}
-            b'T' if run > 0 => {}
-            b'Z' if idx + 1 == atom.len() => {}
-            _ => return false,
-        }
-        if run == 0 {
-            return false;
-        }
-        run = 0;
-    }
-    let clock = (1..=4).contains(&colons) && n_groups >= 2;
-    let date = (dashes == 2 || slashes == 2) && n_groups >= 3;
-    longest <= 9 && (clock || date) && atom.iter().take_while(|b| b.is_ascii_digit()).count() <= 4
-}
-
-fn is_uuid(atom: &[u8]) -> bool {
-    atom.len() == 36
-        && atom.iter().enumerate().all(|(idx, b)| match idx {
-            8 | 13 | 18 | 23 => *b == b'-',
-            _ => b.is_ascii_hexdigit(),
-        })
-}
-
 /// Folds the pieces of a token into its hash and notes its parameters.
 pub(crate) struct HashPieces<'a> {
     hasher: &'a Hasher,
@@ -620,6 +429,7 @@ impl<'a> HashPieces<'a> {
     pub(crate) fn finish(self, token: &[u8]) -> u64 {
         match self.first {
             None => self.hasher.word(token),
+            Some(Hole::ANY) => WILDCARD,
             // Brackets and commas round a value do not make it another value.
             Some(hole) if !self.has_letter => self.hasher.pure(hole.code()),
             Some(_) => self.hasher.mixed(self.state),

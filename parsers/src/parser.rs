@@ -98,8 +98,10 @@ impl LogParser {
             name: config.masks[idx].name.clone(),
             cause: Box::new(cause),
         })?;
-        let masked =
+        let mut masked =
             MaskedLine::new(Arc::new(masker), Hasher::new(hash_seed), config.max_tokens, config.max_line_bytes);
+        // Each stream plants its own later; what is wrong with them shows here.
+        Drain::new(DEFAULT_STREAM, drain_config).plant(&mut masked, &config.seeds, &config.pins)?;
         Ok(Self {
             config,
             drain_config,
@@ -112,7 +114,7 @@ impl LogParser {
         })
     }
 
-    /// The parser that [`Parser::snapshot`] was taken of. Limits may have changed since; masks may not.
+    /// The parser that [`Parser::snapshot`] was taken of. Limits, seeds and pins may have changed since; masks may not.
     ///
     /// # Errors
     /// When the configuration does not do, or the snapshot is corrupt, of another format version or of other masks.
@@ -125,8 +127,9 @@ impl LogParser {
         parser.stats = snapshot.stats;
         for state in snapshot.streams {
             let name = state.stream.clone();
-            let drain =
+            let mut drain =
                 Drain::restore(state, parser.drain_config).map_err(|reason| ParserError::CorruptSnapshot { reason })?;
+            drain.plant(&mut parser.masked, &parser.config.seeds, &parser.config.pins)?;
             if parser.names.insert(name, parser.drains.len()).is_some() {
                 return Err(ParserError::CorruptSnapshot { reason: "a stream is in it twice".into() });
             }
@@ -177,7 +180,10 @@ impl LogParser {
         let next = self.drains.len();
         let idx = *self.names.entry(name.to_owned()).or_insert(next);
         if idx == next {
-            self.drains.push(Drain::new(name, self.drain_config));
+            let mut drain = Drain::new(name, self.drain_config);
+            let planted = drain.plant(&mut self.masked, &self.config.seeds, &self.config.pins);
+            planted.expect("the templates that the constructor has planted once");
+            self.drains.push(drain);
         }
         idx
     }

@@ -7,7 +7,7 @@ use crate::{drain::DrainState, error::ParserError, parser::ParserStats};
 
 const MAGIC: &[u8; 12] = b"fl-templates";
 /// Changes whenever older bytes cannot be read any more.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = MAGIC.len() + 4 + 8;
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::{
-    hash::{Class, Hasher, class_of},
+    hash::{Class, Hasher, WILDCARD, class_of},
     mask::{HashPieces, Hole, Masker, ParamSpan, TextPieces, UserSpans, is_unit, low_bits, whole_token},
     scan::Lanes,
 };
@@ -27,25 +27,33 @@ pub enum Params {
 pub struct MaskedLine {
     masker: Arc<Masker>,
     hasher: Hasher,
-    /// One odd multiplier for each token position.
-    weights: Vec<u64>,
     max_line_bytes: usize,
     lanes: Lanes,
     user: UserSpans,
-    pub(crate) tokens: Vec<u64>,
-    /// Byte range of each token; of the first one where a run became one.
-    pub(crate) ranges: Vec<(u32, u32)>,
+    found: Tokens,
     /// Parameters that the masks found, in order.
     pub(crate) params: Vec<ParamSpan>,
     pub(crate) hash: u64,
     /// Bytes of the line that were looked at.
     pub(crate) len: usize,
     pub(crate) cut_tokens: bool,
-    /// Where the date before the latest time of day begins, and how many tokens there are after it.
-    date_start: u32,
-    date_end: usize,
     number: u64,
     time: u64,
+}
+
+/// The tokens of a line: places for as many as the cap allows, the first `n` in use.
+#[derive(Debug)]
+struct Tokens {
+    hashes: Box<[u64]>,
+    /// Byte range of each token; of the first one where a run became one.
+    ranges: Box<[(u32, u32)]>,
+    n: usize,
+    /// One odd multiplier for each place.
+    weights: Box<[u64]>,
+    /// Of the hashes, each times its weight.
+    sum: u64,
+    /// How many tokens there are after the latest time of day that has taken a date.
+    date_end: usize,
 }
 
 /// Code in hashes of the token that stands for all tokens beyond the cap.
@@ -53,22 +61,25 @@ const REST: u64 = u64::MAX;
 
 impl MaskedLine {
     pub(crate) fn new(masker: Arc<Masker>, hasher: Hasher, max_tokens: usize, max_line_bytes: usize) -> Self {
-        let weights = (0..max_tokens as u64).map(|idx| hasher.join(idx, !idx) | 1).collect();
+        let found = Tokens {
+            hashes: vec![0; max_tokens].into(),
+            ranges: vec![(0, 0); max_tokens].into(),
+            n: 0,
+            weights: (0..max_tokens as u64).map(|idx| hasher.join(idx, !idx) | 1).collect(),
+            sum: 0,
+            date_end: 0,
+        };
         Self {
             masker,
             hasher,
-            weights,
             max_line_bytes,
             lanes: Lanes::default(),
             user: UserSpans::default(),
-            tokens: Vec::new(),
-            ranges: Vec::new(),
+            found,
             params: Vec::new(),
             hash: 0,
             len: 0,
             cut_tokens: false,
-            date_start: 0,
-            date_end: 0,
             number: hasher.pure(Hole::NUMBER.code()),
             time: hasher.pure(Hole::TIME.code()),
         }
@@ -78,6 +89,16 @@ impl MaskedLine {
     #[must_use]
     pub fn with_default_masks(max_tokens: usize, max_line_bytes: usize) -> Self {
         Self::new(Arc::new(Masker::default()), Hasher::new(0), max_tokens.max(2), max_line_bytes)
+    }
+
+    /// Hash of each token.
+    pub(crate) fn tokens(&self) -> &[u64] {
+        &self.found.hashes[..self.found.n]
+    }
+
+    /// Byte range of each token.
+    pub(crate) fn ranges(&self) -> &[(u32, u32)] {
+        &self.found.ranges[..self.found.n]
     }
 
     /// Variable parts of the line that was parsed last, in order.
@@ -105,147 +126,105 @@ impl MaskedLine {
         if self.masker.has_user_masks() {
             self.masker.find_user(line, &mut self.user);
         }
+        self.cut::<PARAMS>(line);
+    }
+
+    /// Masks a template that a user wrote as its lines would be, with placeholders where they have values; the fields then
+    /// describe it. Returns the text of each token.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn read_template(&mut self, template: &str) -> Result<Vec<Box<str>>, String> {
+        self.masker.find_placeholders(template, &mut self.user)?;
+        self.cut::<false>(template.as_bytes());
+        let texts = self.texts(template.as_bytes());
+        self.user = UserSpans::default();
+        if template.len() > self.max_line_bytes {
+            return Err(format!("is longer than parser.max_line_bytes ({})", self.max_line_bytes));
+        }
+        if self.cut_tokens {
+            return Err(format!("has more tokens than parser.max_tokens ({})", self.found.hashes.len()));
+        }
+        if self.tokens().iter().all(|token| *token == WILDCARD) {
+            return Err("has no token besides `<*>`".into());
+        }
+        Ok(texts)
+    }
+
+    #[inline(always)]
+    fn cut<const PARAMS: bool>(&mut self, line: &[u8]) {
         self.lanes.scan(line, &self.user.ranges);
-        self.tokens.clear();
-        self.ranges.clear();
-        self.params.clear();
+        let Self { masker, hasher, lanes, user, found, params, number, time, .. } = self;
+        let (hasher, bounds) = (*hasher, lanes.bounds());
+        let max_tokens = found.hashes.len();
+        (found.n, found.sum, found.date_end) = (0, 0, 0);
+        params.clear();
         self.cut_tokens = false;
-        self.date_end = 0;
         let mut before = 0;
-        let mut sum = 0_u64;
         let mut skip_to = 0;
-        for bound in 0..self.lanes.bounds().len() {
+        for (bound, &[start, end]) in bounds.iter().enumerate() {
             if bound < skip_to {
                 continue;
             }
-            let (start, end) = self.lanes.bounds()[bound];
             let (from, to) = (start as usize, end as usize);
+            let (digits, marks) = lanes.digits_and_marks(from);
             let within = low_bits(to - from);
-            let digits = self.lanes.digits(from) & within;
+            let digits = digits & within;
             // A dot at the end of a sentence is no reason to look closer.
-            let marks = self.lanes.marks(from) & (within >> 1);
+            let marks = marks & (within >> 1);
             let plain = digits == 0 && (marks == 0 || (marks & (marks - 1) == 0 && line[from] != b'/'));
-            if line[from] == b'(' && digits != 0 && self.is_gloss(line, bound) {
-                // `1190 bytes (1.16 KB)`: the brackets say the same again.
-                skip_to = bound + 2;
-                continue;
-            }
-            let token = if plain && to - from <= 64 && !self.user.touches(from, to) {
+            let token = if plain && to - from <= 64 && !user.touches(from, to) {
                 if class_of(before) == Class::Pure && to - from <= 5 && is_unit_token(&line[from..to]) {
-                    if PARAMS && let Some(last) = self.params.last_mut() {
+                    if PARAMS && let Some(last) = params.last_mut() {
                         last.end = end;
                     }
                     continue;
                 }
-                self.hasher.token(line, from, to)
+                hasher.token(line, from, to)
             } else {
-                self.variable::<PARAMS>(line, from, to, digits)
+                if line[from] == b'(' && digits != 0 && is_gloss(line, &bounds[bound..], found) {
+                    // `1190 bytes (1.16 KB)`: the brackets say the same again.
+                    skip_to = bound + 2;
+                    continue;
+                }
+                variable(masker, hasher, user, line, (from, to), digits, PARAMS.then_some(&mut *params))
             };
+            let mut start = start;
             if class_of(token) == Class::Pure {
                 if token == before {
                     continue;
                 }
-                if token == self.time {
-                    sum = sum.wrapping_sub(self.take_date::<PARAMS>(line, start));
-                } else if before == self.time
-                    && self.tokens.len() == self.date_end
-                    && to - from == 4
-                    && token == self.number
-                {
+                if token == *time {
+                    start = take_date(line, start, *number, found, params);
+                } else if before == *time && found.n == found.date_end && to - from == 4 && token == *number {
                     // The year after `Fri Jul 1 07:57:30`.
-                    if PARAMS && let Some(year) = self.params.pop() {
-                        self.params.last_mut().expect("the date before the year").end = year.end;
+                    if PARAMS && let Some(year) = params.pop() {
+                        params.last_mut().expect("the date before the year").end = year.end;
                     }
                     continue;
                 }
             }
-            if self.tokens.len() + 1 == self.weights.len() && bound + 1 < self.lanes.bounds().len() {
+            if found.n + 1 == max_tokens && bound + 1 < bounds.len() {
                 self.cut_tokens = true;
-                let rest = self.hasher.pure(REST);
-                sum = sum.wrapping_add(rest.wrapping_mul(self.weights[self.tokens.len()]));
-                self.tokens.push(rest);
-                self.ranges.push((start, line.len() as u32));
+                found.push(hasher.pure(REST), start, line.len() as u32);
                 break;
             }
-            let start =
-                if token == self.time && self.date_end == self.tokens.len() + 1 { self.date_start } else { start };
             before = token;
-            sum = sum.wrapping_add(token.wrapping_mul(self.weights[self.tokens.len()]));
-            self.tokens.push(token);
-            self.ranges.push((start, end));
+            found.push(token, start, end);
         }
-        self.hash = self.hasher.join(sum, self.tokens.len() as u64);
-    }
-
-    /// Whether the token in brackets and the next are a quantity with its unit, after another quantity.
-    #[cold]
-    fn is_gloss(&self, line: &[u8], bound: usize) -> bool {
-        let token =
-            |bound: usize| self.lanes.bounds().get(bound).map(|&(start, end)| &line[start as usize..end as usize]);
-        let (Some([b'(', number @ ..]), Some([unit @ .., b')'])) = (token(bound), token(bound + 1)) else {
-            return false;
-        };
-        let before = self.tokens.len().checked_sub(2).map(|idx| class_of(self.tokens[idx]));
-        before == Some(Class::Pure)
-            && is_unit(unit)
-            && !unit.is_empty()
-            && number.iter().all(|b| b.is_ascii_digit() || *b == b'.')
-    }
-
-    /// Takes `Fri Jul 1` back from before a time of day: the whole is one time. Returns what the tokens taken had added to
-    /// the sum.
-    #[cold]
-    #[inline(never)]
-    fn take_date<const PARAMS: bool>(&mut self, line: &[u8], start: u32) -> u64 {
-        let mut taken = 0;
-        let n_tokens = self.tokens.len();
-        let text = |idx: usize| &line[self.ranges[idx].0 as usize..self.ranges[idx].1 as usize];
-        if n_tokens >= 2 && self.tokens[n_tokens - 1] == self.number && is_month(text(n_tokens - 2)) {
-            let first = if n_tokens >= 3 && is_weekday(text(n_tokens - 3)) { n_tokens - 3 } else { n_tokens - 2 };
-            for idx in first..n_tokens {
-                taken = self.tokens[idx].wrapping_mul(self.weights[idx]).wrapping_add(taken);
-            }
-            self.date_start = self.ranges[first].0;
-            if PARAMS {
-                let time = self.params.pop();
-                self.params.retain(|param| param.start < self.date_start);
-                self.params.extend(time.map(|time| ParamSpan { start: self.date_start, ..time }));
-            }
-            self.tokens.truncate(first);
-            self.ranges.truncate(first);
-            self.date_end = first + 1;
-        } else {
-            self.date_start = start;
-        }
-        taken
-    }
-
-    #[inline]
-    fn variable<const PARAMS: bool>(&mut self, line: &[u8], start: usize, end: usize, digits: u64) -> u64 {
-        if end - start <= 64
-            && !self.user.touches(start, end)
-            && let Some(hole) = whole_token(line, &self.lanes, start, end, digits)
-        {
-            if PARAMS {
-                self.params.push(ParamSpan { kind: hole.kind(), start: start as u32, end: end as u32 });
-            }
-            return self.hasher.pure(hole.code());
-        }
-        let mut pieces = HashPieces::new(&self.hasher, PARAMS.then_some(&mut self.params));
-        self.masker.cut(line, start, end, &self.user, &mut pieces);
-        pieces.finish(&line[start..end])
+        self.hash = hasher.join(found.sum, found.n as u64);
     }
 
     /// The masked text of each token of the line that was read last; `line` is that line.
     pub(crate) fn texts(&self, line: &[u8]) -> Vec<Box<str>> {
-        let n_tokens = self.tokens.len();
+        let n_tokens = self.found.n;
         let mut texts = Vec::with_capacity(n_tokens);
-        for (idx, &(start, end)) in self.ranges.iter().enumerate() {
+        for (idx, &(start, end)) in self.ranges().iter().enumerate() {
             if self.cut_tokens && idx + 1 == n_tokens {
                 texts.push("<*>".into());
                 continue;
             }
-            if self.tokens[idx] == self.time {
+            if self.found.hashes[idx] == self.time {
                 texts.push("<TIME>".into());
                 continue;
             }
@@ -255,6 +234,84 @@ impl MaskedLine {
         }
         texts
     }
+}
+
+impl Tokens {
+    #[inline(always)]
+    fn push(&mut self, hash: u64, start: u32, end: u32) {
+        self.hashes[self.n] = hash;
+        self.ranges[self.n] = (start, end);
+        self.sum = self.sum.wrapping_add(hash.wrapping_mul(self.weights[self.n]));
+        self.n += 1;
+    }
+
+    /// Takes back all but the first `n`.
+    fn truncate(&mut self, n: usize) {
+        let taken = self.hashes[n..self.n].iter().zip(&self.weights[n..]);
+        self.sum = taken.fold(self.sum, |sum, (hash, weight)| sum.wrapping_sub(hash.wrapping_mul(*weight)));
+        self.n = n;
+    }
+}
+
+/// The hash of the token `line[start..end]`, in which something may be variable.
+#[inline(always)]
+fn variable(
+    masker: &Masker,
+    hasher: Hasher,
+    user: &UserSpans,
+    line: &[u8],
+    (start, end): (usize, usize),
+    digits: u64,
+    params: Option<&mut Vec<ParamSpan>>,
+) -> u64 {
+    // A mark that ends a clause is no part of the value before it.
+    let value_end = end - usize::from(end - start > 1 && matches!(line[end - 1], b',' | b':' | b'.' | b';'));
+    if end - start <= 64
+        && !user.touches(start, end)
+        && let Some(hole) = whole_token(line, start, value_end, digits)
+    {
+        if let Some(params) = params {
+            params.push(ParamSpan { kind: hole.kind(), start: start as u32, end: value_end as u32 });
+        }
+        return hasher.pure(hole.code());
+    }
+    let mut pieces = HashPieces::new(&hasher, params);
+    masker.cut(line, start, end, user, &mut pieces);
+    pieces.finish(&line[start..end])
+}
+
+/// Whether the token in brackets and the next, the first of `bounds`, are a quantity with its unit, after another quantity.
+#[cold]
+fn is_gloss(line: &[u8], bounds: &[[u32; 2]], before: &Tokens) -> bool {
+    let token = |idx: usize| bounds.get(idx).map(|&[start, end]| &line[start as usize..end as usize]);
+    let (Some([b'(', number @ ..]), Some([unit @ .., b')'])) = (token(0), token(1)) else {
+        return false;
+    };
+    let before = before.n.checked_sub(2).map(|idx| class_of(before.hashes[idx]));
+    before == Some(Class::Pure)
+        && is_unit(unit)
+        && !unit.is_empty()
+        && number.iter().all(|b| b.is_ascii_digit() || *b == b'.')
+}
+
+/// Takes `Fri Jul 1` back from before a time of day at `start`: the whole is one time. Returns where it begins.
+#[cold]
+#[inline(never)]
+fn take_date(line: &[u8], start: u32, number: u64, found: &mut Tokens, params: &mut Vec<ParamSpan>) -> u32 {
+    let n = found.n;
+    let text = |idx: usize| &line[found.ranges[idx].0 as usize..found.ranges[idx].1 as usize];
+    if n < 2 || found.hashes[n - 1] != number || !is_month(text(n - 2)) {
+        return start;
+    }
+    found.truncate(if n >= 3 && is_weekday(text(n - 3)) { n - 3 } else { n - 2 });
+    let start = found.ranges[found.n].0;
+    found.date_end = found.n + 1;
+    // The time itself was noted last, if parameters are wanted.
+    if let Some(time) = params.pop() {
+        params.retain(|param| param.start < start);
+        params.push(ParamSpan { start, ..time });
+    }
+    start
 }
 
 fn is_month(word: &[u8]) -> bool {

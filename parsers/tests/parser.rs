@@ -1,8 +1,10 @@
 //! The parser as the pipeline sees it: batches in, batches out.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{Array, StringArray};
 use faultline_core::{LogBatch, LogBatchBuilder, LogRecord, Parser, TemplateId, batch::dict_value};
-use faultline_parsers::{LogParser, MaskConfig, ParserConfig, ParserError, SessionRule};
+use faultline_parsers::{DrainStats, LogParser, MaskConfig, ParserConfig, ParserError, SessionRule};
 use proptest::prelude::*;
 
 fn raw(lines: &[&str]) -> LogBatch {
@@ -186,12 +188,17 @@ fn a_damaged_or_foreign_snapshot_is_refused() {
             assert!(matches!(LogParser::restore(config(), &snapshot[..at]), Err(ParserError::CorruptSnapshot { .. })));
         }
     }
-    let mut newer = snapshot.clone();
-    newer[12] = 2;
-    assert!(matches!(
-        LogParser::restore(config(), &newer),
-        Err(ParserError::SnapshotVersion { found: 2, expected: 1 })
-    ));
+    assert_eq!(
+        LogParser::restore(config(), b"{}").expect_err("no snapshot").to_string(),
+        "parser snapshot is corrupt: it does not begin like one"
+    );
+    for other in [1, 3] {
+        let mut of_other_release = snapshot.clone();
+        of_other_release[12] = other;
+        let error = LogParser::restore(config(), &of_other_release).expect_err("another version");
+        let expected = format!("parser snapshot has format version {other}, this release reads version 2");
+        assert_eq!(error.to_string(), expected);
+    }
     let masks = vec![MaskConfig { name: "X".into(), regex: "x".into() }];
     let other = LogParser::restore(ParserConfig { masks, ..config() }, &snapshot);
     assert!(matches!(other, Err(ParserError::SnapshotMasks)));
@@ -252,20 +259,86 @@ fn line() -> impl Strategy<Value = String> {
 }
 
 fn small() -> ParserConfig {
-    ParserConfig { max_templates: 12, max_nodes: 20, max_children: 4, max_tokens: 6, ..ParserConfig::default() }
+    ParserConfig {
+        max_templates: 12,
+        max_nodes: 20,
+        max_children: 4,
+        max_tokens: 6,
+        max_new_templates: 20,
+        new_template_lines: 100,
+        seeds: vec!["open <*>".into(), "<*> from <NUM>".into()],
+        pins: vec!["user <*>".into(), "close".into()],
+        ..ParserConfig::default()
+    }
+}
+
+/// Limits and seeds under which everything that can happen to a line does.
+fn any_limits() -> impl Strategy<Value = ParserConfig> {
+    (1..40_usize, 1..30_usize, 1..6_usize, 2..10_usize, 1..40_usize, any::<bool>()).prop_map(
+        |(max_templates, max_nodes, max_children, max_tokens, max_new_templates, seeded)| ParserConfig {
+            max_templates: max_templates + 2,
+            max_nodes,
+            max_children,
+            max_tokens,
+            max_new_templates,
+            new_template_lines: 100,
+            seeds: if seeded { vec!["open <*>".into()] } else { Vec::new() },
+            pins: if seeded { vec!["user <*>".into()] } else { Vec::new() },
+            ..ParserConfig::default()
+        },
+    )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
 
     #[test]
-    fn counts_sum_to_the_number_of_lines(lines in proptest::collection::vec(line(), 0..200)) {
-        let mut parser = LogParser::new(small()).expect("a parser");
+    fn counts_sum_to_the_number_of_lines_at_any_limit(
+        lines in proptest::collection::vec(line(), 0..200), config in any_limits(),
+    ) {
+        let max_templates = config.max_templates;
+        let mut parser = LogParser::new(config).expect("a parser");
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        parser.parse(raw(&lines));
-        let evicted: u64 = parser.drain_stats().iter().map(|s| s.1.evicted_lines).sum();
-        prop_assert_eq!(parser.templates().iter().map(|t| t.count).sum::<u64>() + evicted, lines.len() as u64);
-        prop_assert!(parser.templates().len() <= 12);
+        let batch = parser.parse(raw(&lines));
+        let stats = parser.drain_stats().first().map_or_else(DrainStats::default, |stream| stream.1);
+        prop_assert_eq!(stats.lines, lines.len() as u64);
+        prop_assert_eq!(parser.templates().iter().map(|t| t.count).sum::<u64>() + stats.evicted_lines, stats.lines);
+        prop_assert!(parser.templates().len() <= max_templates);
+        if stats.evicted == 0 && stats.lost_aliases == 0 {
+            // Of each template: the lines whose id is its own or has become an alias of it.
+            let into: BTreeMap<u64, u64> = parser.aliases().into_iter().map(|(from, into)| (from.0, into.0)).collect();
+            let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+            for id in batch.template_id().values() {
+                *counts.entry(*into.get(id).unwrap_or(id)).or_default() += 1;
+            }
+            let counted: BTreeMap<u64, u64> = parser.templates().into_iter().map(|t| (t.id.0, t.count)).collect();
+            prop_assert_eq!(counted, counts);
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_streams_arrive_changes_nothing(
+        lines in proptest::collection::vec((0..4_usize, line()), 1..150), order in any::<u64>(), n_batches in 1..5_usize,
+    ) {
+        let named: Vec<(&str, &str)> = lines.iter().map(|(s, l)| (["a", "b", "c", "d"][*s], l.as_str())).collect();
+        let mut one = LogParser::new(small()).expect("a parser");
+        one.parse(of_services(&named));
+        // Another interleaving: each stream's lines in their order, the streams' turns at random, in several batches.
+        let mut left: Vec<Vec<(&str, &str)>> = ["a", "b", "c", "d"]
+            .map(|stream| named.iter().copied().filter(|line| line.0 == stream).rev().collect()).into();
+        let (mut mixed, mut state) = (Vec::new(), order | 1);
+        while mixed.len() < named.len() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            mixed.extend(left[(state >> 60) as usize % 4].pop());
+        }
+        let mut other = LogParser::new(small()).expect("a parser");
+        mixed.chunks(mixed.len().div_ceil(n_batches)).for_each(|part| _ = other.parse(of_services(part)));
+        let untimed = |parser: &LogParser| {
+            parser.templates().into_iter().map(|t| (t.id, t.stream, t.text, t.lineage, t.count)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(untimed(&one), untimed(&other));
+        prop_assert_eq!(one.aliases(), other.aliases());
+        prop_assert_eq!(one.drain_stats(), other.drain_stats());
     }
 
     #[test]

@@ -80,10 +80,20 @@ impl Leaf {
         found.clear();
         match &self.index {
             Some(index) if n_shared > 0 => {
-                let lists = line.iter().enumerate().map(|(place, token)| index.get(&key(place, *token)));
-                let mut lists: Vec<&[u32]> = lists.map(|list| list.map_or(&[][..], Vec::as_slice)).collect();
+                let n_rarest = (self.n_tokens + 1).saturating_sub(n_shared);
+                let (mut lists, mut n_unknown) = (Vec::with_capacity(self.n_tokens), 0);
+                for (place, token) in line.iter().enumerate() {
+                    match index.get(&key(place, *token)) {
+                        Some(list) => lists.push(list),
+                        None => n_unknown += 1,
+                    }
+                    if n_unknown == n_rarest {
+                        return; // nothing is listed under the rarest tokens
+                    }
+                }
                 lists.sort_by_key(|list| list.len());
-                lists[..(self.n_tokens + 1).saturating_sub(n_shared)].iter().for_each(|list| found.extend(*list));
+                lists.truncate(n_rarest - n_unknown);
+                lists.into_iter().for_each(|list| found.extend(list));
             }
             _ => found.extend(&self.slots),
         }
@@ -118,7 +128,10 @@ impl Leaf {
     fn unlist(&mut self, place: usize, token: u64, slot: u32) {
         let Some(index) = self.index.as_mut().filter(|_| token != WILDCARD) else { return };
         let Some(list) = index.get_mut(&key(place, token)) else { return };
-        list.retain(|other| *other != slot);
+        // What is dropped has mostly been here for long, so it stands near the front.
+        if let Some(at) = list.iter().position(|other| *other == slot) {
+            list.remove(at);
+        }
         if list.is_empty() {
             index.remove(&key(place, token));
         }

@@ -3,7 +3,7 @@
 use faultline_core::{Template, TemplateId};
 use serde::{Deserialize, Serialize};
 
-use super::{Cold, Drain, DrainConfig, DrainStats, Hot, NO_LEAF, Node, leaf::Leaf};
+use super::{Cold, Drain, DrainConfig, DrainStats, Hot, NO_LEAF, Node, leaf::Leaf, limits::Allowance};
 
 /// Everything of a tree that a snapshot holds. The memo and the order of ages follow from it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,6 +19,7 @@ pub(crate) struct DrainState {
     aliases: Vec<(TemplateId, TemplateId)>,
     unreported: Vec<u32>,
     removed_unreported: Vec<Template>,
+    allowance: Allowance,
     stats: DrainStats,
 }
 
@@ -37,6 +38,7 @@ impl Drain {
             aliases: self.aliases.iter().map(|(from, into)| (*from, *into)).collect(),
             unreported: self.unreported.clone(),
             removed_unreported: self.removed_unreported.clone(),
+            allowance: self.allowance,
             stats: self.stats,
         }
     }
@@ -44,7 +46,7 @@ impl Drain {
     /// The tree that `state` was taken of.
     pub(crate) fn restore(state: DrainState, config: DrainConfig) -> Result<Self, String> {
         let DrainState { stream, hot, cold, leaves, nodes, aliases, unreported, removed_unreported, stats, .. } = state;
-        let (free, free_leaves) = (state.free, state.free_leaves);
+        let (free, free_leaves, allowance) = (state.free, state.free_leaves, state.allowance);
         let mut drain = Self::new(&stream, config);
         let all_slots = || leaves.iter().flat_map(|leaf| &leaf.slots).chain(&unreported);
         let n_live = hot.iter().filter(|hot| hot.used > 0).count();
@@ -76,6 +78,12 @@ impl Drain {
         (drain.hot, drain.cold, drain.leaves) = (hot, cold, leaves);
         drain.leaves.iter_mut().for_each(Leaf::build_index);
         (drain.unreported, drain.removed_unreported, drain.stats) = (unreported, removed_unreported, stats);
+        drain.allowance = allowance;
+        for slot in 0..drain.hot.len() {
+            if drain.hot[slot].used > 0 {
+                drain.list(slot as u32, drain.cold[slot].tokens.len());
+            }
+        }
         Ok(drain)
     }
 }
