@@ -27,7 +27,7 @@ const CHUNK: usize = 4096;
 pub struct Sessions {
     entries: Vec<LogEntry>,
     ends: Vec<usize>,
-    key: WindowKey,
+    keys: Vec<WindowKey>,
     services: Vec<Arc<str>>,
 }
 
@@ -37,10 +37,13 @@ impl Sessions {
         let mut all = Self {
             entries: Vec::new(),
             ends: Vec::new(),
-            key: WindowKey { stream: "eval".into(), session: "session".into() },
+            keys: Vec::new(),
             services: vec!["".into()],
         };
+        let stream: Arc<str> = "eval".into();
         for session in sessions {
+            let session_key = all.keys.len().to_string().into();
+            all.keys.push(WindowKey { stream: Arc::clone(&stream), session: session_key });
             for (idx, event) in session.iter().enumerate() {
                 all.entries.push(LogEntry {
                     template: TemplateId(u64::from(*event)),
@@ -70,15 +73,15 @@ impl Sessions {
         before(range.end) - before(range.start)
     }
 
-    /// The sessions of `range` as closed windows, all under one key.
+    /// The sessions of `range` as closed windows.
     pub fn windows(&self, range: std::ops::Range<usize>) -> Vec<Window<'_>> {
-        range.map(|idx| self.window(idx, &self.key)).collect()
+        range.map(|idx| self.window(idx)).collect()
     }
 
-    fn window<'a>(&'a self, idx: usize, key: &'a WindowKey) -> Window<'a> {
+    fn window(&self, idx: usize) -> Window<'_> {
         let start = if idx == 0 { 0 } else { self.ends[idx - 1] };
         Window::Log(LogWindow {
-            key,
+            key: &self.keys[idx],
             records: &self.entries[start..self.ends[idx]],
             fresh: 0,
             n_dropped: 0,
@@ -246,9 +249,7 @@ fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Ju
     let (mut scores, mut flagged) = (vec![0.0_f64; test.len()], vec![false; test.len()]);
     let started = Instant::now();
     for chunk in order.chunks(CHUNK) {
-        let key = |idx: &usize| WindowKey { stream: "eval".into(), session: idx.to_string().into() };
-        let keys: Vec<WindowKey> = chunk.iter().map(key).collect();
-        let windows: Vec<Window<'_>> = chunk.iter().zip(&keys).map(|(idx, key)| test.window(*idx, key)).collect();
+        let windows: Vec<Window<'_>> = chunk.iter().map(|idx| test.window(*idx)).collect();
         let outcome = monitor.process(&windows);
         for scored in &outcome.scored {
             let score = &mut scores[chunk[scored.window]];
