@@ -163,10 +163,11 @@ impl Alerter {
 
     /// Judges one scored window. `detector` explains it if it becomes, or worsens, an alert.
     pub fn observe(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
-        let AlertConfig { budget, false_discovery_rate, significance, .. } = self.config;
-        let n_detectors = self.ledgers.len();
+        let significance = self.config.significance;
+        self.ledger_of(scored.detector);
         if begins(window) {
-            self.ledger_of(scored.detector).begin_session(span_start(window), significance);
+            let n_detectors = self.ledgers.len();
+            self.ledgers[self.last_asked].begin_session(span_start(window), &self.config, n_detectors);
         }
         let p_value = scored.p_value;
         if p_value <= significance {
@@ -177,7 +178,7 @@ impl Alerter {
             if is_new {
                 ledger.discoveries.observe(p_value);
             }
-            let level = ledger.level(false_discovery_rate, budget, n_detectors);
+            let level = ledger.level();
             let q_value = ledger.discoveries.q_value(p_value, significance);
             if (level >= 1.0 || q_value <= level) && self.raise(window, scored, detector) {
                 self.ledger_of(scored.detector).alerted(q_value);

@@ -5,7 +5,7 @@
 //! holds a false discovery about [`FALSE_PER_LEVEL`]·q times at level q (measured by simulation for q from .001 to .35, where
 //! the factor lies between .8 and 1.5; a test repeats it). A detector that judges λ sessions a day passes λ / HORIZON horizons,
 //! so to be granted b false alerts a day its level must be at most b · HORIZON / (λ · FALSE_PER_LEVEL). Detectors share a
-//! budget equally; those that agree with each other spend less than it.
+//! budget equally; those that agree with each other spend less than it. A day's share may be spent at once (`ledger`).
 //!
 //! The busier a system, the stronger must the evidence be: one odd session in a million is chance, thirty of one kind in a second
 //! are not. Fails as p-values fail: when normal operation changes faster than the calibration follows, which the drift monitor

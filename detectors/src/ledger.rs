@@ -4,7 +4,8 @@
 //! day and a night each have their own rates. Cost: constant a session. Memory: 1.2 KiB a detector.
 
 use crate::{
-    budget::Budget,
+    alerting::AlertConfig,
+    budget::FALSE_PER_LEVEL,
     discovery::{Discoveries, HORIZON},
     drift::Drift,
 };
@@ -27,6 +28,9 @@ pub(crate) struct Ledger {
     pub(crate) n_alerts: u64,
     /// The same, faded.
     recent: Recent,
+    level: f64,
+    /// False alerts that may be expected beyond those that come in with time; a day's share at first.
+    credit: Option<f64>,
     /// Unlikely sessions that may be taken for normal ones, by how unlikely they are.
     pardons: [f64; N_PARDONS],
     newest_unix_nano: Option<i64>,
@@ -49,6 +53,8 @@ impl Ledger {
             n_sessions: 0,
             n_alerts: 0,
             recent: Recent::default(),
+            level: 0.0,
+            credit: None,
             pardons: [0.0; N_PARDONS],
             newest_unix_nano: None,
         }
@@ -67,10 +73,10 @@ impl Ledger {
     }
 
     /// Another session has begun at this event time.
-    pub(crate) fn begin_session(&mut self, at_unix_nano: i64, significance: f64) {
+    pub(crate) fn begin_session(&mut self, at_unix_nano: i64, rules: &AlertConfig, n_detectors: usize) {
         const FADE: f64 = 1.0 - 1.0 / HORIZON;
         self.discoveries.begin_session();
-        self.accrue(significance);
+        self.accrue(rules.significance);
         self.n_sessions += 1;
         let newest = self.newest_unix_nano.map_or(at_unix_nano, |newest| newest.max(at_unix_nano));
         let nanos = newest.abs_diff(self.newest_unix_nano.unwrap_or(newest));
@@ -80,6 +86,23 @@ impl Ledger {
         recent.n_alerts *= FADE;
         recent.n_false *= FADE;
         recent.nanos = recent.nanos * FADE + nanos as f64;
+        self.spend(nanos as f64 / DAY_NANOS, rules, n_detectors);
+    }
+
+    /// Sets the level for this session. A day's share of the budget may be spent at once: a detector that has just come into
+    /// service, whose calibration is still coarse, is as outspoken as the false-discovery rate lets it be; when the share is
+    /// spent it keeps to the rate at which it comes in.
+    fn spend(&mut self, days: f64, rules: &AlertConfig, n_detectors: usize) {
+        let Some(share) = rules.budget.a_day().map(|budget| budget / n_detectors.max(1) as f64) else {
+            self.level = rules.false_discovery_rate;
+            return;
+        };
+        let cost = |level: f64| FALSE_PER_LEVEL * level / HORIZON;
+        let credit = self.credit.unwrap_or(share) + share * days;
+        let steady = rules.budget.level(self.sessions_per_day(), n_detectors).min(rules.false_discovery_rate);
+        let has_credit = credit >= cost(rules.false_discovery_rate);
+        self.level = if has_credit { rules.false_discovery_rate } else { steady };
+        self.credit = Some((credit - cost(self.level)).clamp(0.0, share));
     }
 
     /// An alert was raised; it is false with about this probability.
@@ -118,8 +141,8 @@ impl Ledger {
     }
 
     /// The false-discovery level that keeps the rate and the budget.
-    pub(crate) fn level(&self, false_discovery_rate: f64, budget: Budget, n_detectors: usize) -> f64 {
-        false_discovery_rate.min(budget.level(self.sessions_per_day(), n_detectors))
+    pub(crate) fn level(&self) -> f64 {
+        self.level
     }
 
     /// None while no time has passed.
@@ -146,9 +169,13 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::calibrate::Calibration;
+    use crate::{budget::Budget, calibrate::Calibration};
 
     const SECOND: i64 = 1_000_000_000;
+
+    fn rules(budget: Budget) -> AlertConfig {
+        AlertConfig { budget, ..AlertConfig::default() }
+    }
 
     #[test]
     fn rates_follow_the_recent_past() {
@@ -158,7 +185,7 @@ mod tests {
         for spacing in [SECOND, 10 * SECOND] {
             for n in 0..40_000 {
                 at += spacing;
-                ledger.begin_session(at, 0.01);
+                ledger.begin_session(at, &rules(Budget::UNLIMITED), 1);
                 if n % 100 == 0 {
                     ledger.alerted(0.1);
                 }
@@ -176,6 +203,7 @@ mod tests {
         // Two thousand normal sessions an hour, for so many days that a hundred false alerts are granted.
         for (budget, n_detectors) in [(2.0, 1), (0.5, 1), (5.0, 4)] {
             let spacing = 1_800 * SECOND / 1000;
+            let rules = rules(Budget::per_day(budget));
             let mut rng = ChaCha8Rng::seed_from_u64(7);
             let mut ledger = Ledger::of("test");
             let n_days = 100.0 / budget * n_detectors as f64;
@@ -183,13 +211,13 @@ mod tests {
             let (mut at, mut n_alerts) = (0, 0.0);
             for _ in 0..n_sessions {
                 at += spacing;
-                ledger.begin_session(at, 0.01);
+                ledger.begin_session(at, &rules, n_detectors);
                 let p_value = 1.0 - rng.random::<f64>();
                 if p_value > 0.01 {
                     continue;
                 }
                 ledger.discoveries.observe(p_value);
-                let level = ledger.level(0.25, Budget::per_day(budget), n_detectors);
+                let level = ledger.level();
                 n_alerts += f64::from(u8::from(ledger.discoveries.q_value(p_value, 0.01) <= level));
             }
             let ratio = n_alerts / n_days / (budget / n_detectors as f64);
@@ -200,7 +228,7 @@ mod tests {
     #[test]
     fn a_budget_is_kept_within_a_factor_of_two_while_scores_drift() {
         // Scores double over 180 days of two thousand sessions an hour, none of which fails.
-        let (budget, n_days, per_day) = (Budget::per_day(1.0), 180, 48_000);
+        let (rules, n_days, per_day) = (rules(Budget::per_day(1.0)), 180, 48_000);
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let mut score = |scale: f64| -scale * (1.0 - rng.random::<f64>()).ln();
         let mut calibration = Calibration::fit(&(0..1000).map(|_| score(1.0)).collect::<Vec<_>>());
@@ -209,12 +237,12 @@ mod tests {
         let n_sessions = n_days * per_day;
         let mut n_alerts = 0.0;
         for session in 0..n_sessions {
-            ledger.begin_session(session * (86_400 * SECOND / per_day), 0.01);
+            ledger.begin_session(session * (86_400 * SECOND / per_day), &rules, 1);
             let score = score(1.0 + session as f64 / n_sessions as f64);
             let p_value = calibration.p_value(score);
             if p_value <= 0.01 {
                 ledger.discoveries.observe(p_value);
-                let is_alert = ledger.discoveries.q_value(p_value, 0.01) <= ledger.level(0.25, budget, 1);
+                let is_alert = ledger.discoveries.q_value(p_value, 0.01) <= ledger.level();
                 n_alerts += f64::from(u8::from(is_alert));
             }
             if ledger.pardon(p_value, 0.01) {
@@ -232,7 +260,7 @@ mod tests {
         let mut calibration = Calibration::fit(&(0..1000).map(|_| score()).collect::<Vec<_>>());
         let mut ledger = Ledger::of("test");
         for session in 0..200_000 {
-            ledger.begin_session(session * SECOND, 0.01);
+            ledger.begin_session(session * SECOND, &rules(Budget::UNLIMITED), 1);
             // One session in thirty fails.
             let score = if session % 30 == 0 { 9.0 } else { score() };
             if ledger.pardon(calibration.p_value(score), 0.01) {

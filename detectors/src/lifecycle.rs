@@ -547,7 +547,7 @@ impl Monitor {
     /// How the detectors in service do, as of this event time.
     #[must_use]
     pub fn status(&self, time_unix_nano: i64) -> Vec<DetectorStatus> {
-        let AlertConfig { budget, false_discovery_rate, .. } = self.config.alerting;
+        let budget = self.config.alerting.budget;
         let ledgers = self.alerter.ledgers();
         let status = |model: &Model| {
             let detector = model.name();
@@ -570,7 +570,7 @@ impl Monitor {
                 promised_per_day: budget.a_day().map(|budget| budget / ledgers.len() as f64),
                 alerts_per_day: ledger.alerts_per_day().unwrap_or(0.0),
                 false_per_day: ledger.false_per_day().unwrap_or(0.0),
-                false_discovery_rate: ledger.level(false_discovery_rate, budget, ledgers.len()),
+                false_discovery_rate: ledger.level(),
                 drift: ledger.drift.excess(),
                 shadow: shadow.map(|shadow| shadow.status.clone()),
                 previous_version: previous.map(Model::version),

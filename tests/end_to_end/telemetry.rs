@@ -23,8 +23,9 @@ fn text(value: &str) -> AnyValue {
     AnyValue { value: Some(any_value::Value::StringValue(value.into())) }
 }
 
-fn resource(service: &str) -> Option<Resource> {
-    let attributes = vec![KeyValue { key: "service.name".into(), value: Some(text(service)), ..KeyValue::default() }];
+fn resource(service: &str, version: &str) -> Option<Resource> {
+    let attribute = |key: &str, value| KeyValue { key: key.into(), value: Some(text(value)), ..KeyValue::default() };
+    let attributes = vec![attribute("service.name", service), attribute("service.version", version)];
     Some(Resource { attributes, ..Resource::default() })
 }
 
@@ -55,7 +56,7 @@ fn sessions(first: u64, n: u64, odd: Option<u64>) -> ExportLogsServiceRequest {
     }
     let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
     ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs { resource: resource("shop"), scope_logs, ..ResourceLogs::default() }],
+        resource_logs: vec![ResourceLogs { resource: resource("shop", "1.0"), scope_logs, ..ResourceLogs::default() }],
     }
 }
 
@@ -131,7 +132,7 @@ fn metrics_are_kept_and_the_service_reports_on_itself() {
     let scope_metrics = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
     let request = ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
-            resource: resource("shop"),
+            resource: resource("shop", "1.0"),
             scope_metrics,
             ..ResourceMetrics::default()
         }],
@@ -171,4 +172,49 @@ fn two_processes_do_not_share_a_data_directory() {
     let message = String::from_utf8_lossy(&second.stderr);
     assert!(message.contains("another faultline"), "{message}");
     service.kill();
+}
+
+#[test]
+fn a_deploy_that_rewords_its_lines_is_told_of_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let service = Service::start(dir.path(), SETTINGS);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut client =
+            LogsServiceClient::connect(format!("http://{}", service.otlp_grpc)).await.expect("the receiver listens");
+        client.export(sessions(0, 100, None)).await.expect("accepted");
+    });
+    service.wait_for("the end of the warm-up", |service| {
+        let detectors = service.get("/api/v1/detectors");
+        let n = detectors["items"].as_array().expect("items").len();
+        (n == 4).then_some(())
+    });
+    runtime.block_on(async {
+        let mut client =
+            LogsServiceClient::connect(format!("http://{}", service.otlp_grpc)).await.expect("the receiver listens");
+        let mut reworded = sessions(100, 60, None);
+        let logs = &mut reworded.resource_logs[0];
+        logs.resource = resource("shop", "1.1");
+        for record in &mut logs.scope_logs[0].log_records {
+            let body = match record.body.as_ref().and_then(|body| body.value.as_ref()) {
+                Some(any_value::Value::StringValue(body)) => body.replace(" to card of", " EUR to the card of"),
+                other => panic!("{other:?}"),
+            };
+            record.body = Some(text(&body));
+        }
+        client.export(reworded).await.expect("accepted");
+    });
+    drop(runtime);
+    let status = service.wait_for("sixty more sessions judged", |service| {
+        let detectors = service.get("/api/v1/detectors");
+        let judged = |item: &Value| item["n_sessions"].as_u64().expect("a number") >= 90;
+        detectors["items"].as_array().expect("items").iter().all(judged).then_some(detectors)
+    });
+    assert_eq!(status["promised_per_day"], 5.0, "{status}");
+    let alerts = service.get("/api/v1/alerts");
+    let alerts = alerts["items"].as_array().expect("items");
+    let of_old_version = alerts.iter().filter(|alert| alert["detector"] != "new-template").count();
+    assert_eq!(of_old_version, 0, "the reworded line stands for the old one: {alerts:?}");
+    assert!(alerts.len() <= 1, "{alerts:?}");
+    assert_eq!(service.stop(), 143);
 }

@@ -3,7 +3,11 @@
 //!
 //! The test sessions come in a fixed random order, because the files hold the normal ones first and some detectors learn.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use faultline_core::{
     Detector, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState, hash::StableHash,
@@ -16,7 +20,7 @@ use faultline_detectors::{
     calibrate::Calibration,
     lifecycle::{Monitor, MonitorConfig, WarmUp},
 };
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::Args;
 
@@ -34,12 +38,7 @@ pub struct Sessions {
 impl Sessions {
     /// Sessions of event numbers. Event `e` is template `e`; there is no time in such files, so the position serves.
     pub fn of_events<'a>(sessions: impl IntoIterator<Item = &'a [u16]>) -> Self {
-        let mut all = Self {
-            entries: Vec::new(),
-            ends: Vec::new(),
-            keys: Vec::new(),
-            services: vec!["".into()],
-        };
+        let mut all = Self { entries: Vec::new(), ends: Vec::new(), keys: Vec::new(), services: vec!["".into()] };
         let stream: Arc<str> = "eval".into();
         for session in sessions {
             let session_key = all.keys.len().to_string().into();
@@ -118,6 +117,8 @@ struct Judged {
     seed: Option<u64>,
     scores: Vec<f64>,
     flagged: Vec<bool>,
+    /// Where several detectors decide, the sessions that each of them flags.
+    flagged_by: Vec<(String, Vec<usize>)>,
     threshold: f64,
     rule: &'static str,
     records_per_second: f64,
@@ -230,7 +231,17 @@ fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions)
     bar.finish_and_clear();
     let flagged = scores.iter().map(|score| *score > threshold).collect();
     let cpu_seconds = Usage::now().cpu_seconds_since(&before);
-    Ok(Judged { name: entry.name.into(), seed, scores, flagged, threshold, rule, records_per_second, cpu_seconds })
+    Ok(Judged {
+        flagged_by: Vec::new(),
+        name: entry.name.into(),
+        seed,
+        scores,
+        flagged,
+        threshold,
+        rule,
+        records_per_second,
+        cpu_seconds,
+    })
 }
 
 /// What a user gets without configuring anything: the default detectors, warmed up on the training sessions, with an alert
@@ -247,6 +258,7 @@ fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Ju
     let order: Vec<usize> = (0..test.len()).collect();
     let bar = crate::progress::bar(test.len() as u64, DEFAULT);
     let (mut scores, mut flagged) = (vec![0.0_f64; test.len()], vec![false; test.len()]);
+    let mut flagged_by: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     let started = Instant::now();
     for chunk in order.chunks(CHUNK) {
         let windows: Vec<Window<'_>> = chunk.iter().map(|idx| test.window(*idx)).collect();
@@ -256,12 +268,16 @@ fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Ju
             *score = score.max(-scored.p_value.log10());
         }
         for alert in &outcome.alerts {
-            flagged[alert.session.parse::<usize>()?] = true;
+            let idx = alert.session.parse::<usize>()?;
+            flagged[idx] = true;
+            flagged_by.entry(alert.detector.clone()).or_default().insert(idx);
         }
         bar.inc(chunk.len() as u64);
     }
     bar.finish_and_clear();
+    let flagged_by = flagged_by.into_iter().map(|(detector, sessions)| (detector, sessions.into_iter().collect()));
     Ok(Judged {
+        flagged_by: flagged_by.collect(),
         name: DEFAULT.into(),
         seed: Some(seed),
         scores,
@@ -283,6 +299,7 @@ fn any_of(members: &[&Judged]) -> Judged {
         }
     }
     Judged {
+        flagged_by: Vec::new(),
         name: members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join("|"),
         seed: None,
         scores,
@@ -307,6 +324,15 @@ fn row(verdict: &Judged, truth: &[bool]) -> ResultRow {
         .with_confusion(&counts)
         .with_extra("rule", verdict.rule)
         .with_extra("threshold", if verdict.threshold.is_finite() { verdict.threshold.into() } else { Value::Null });
+    let by_detector: Map<String, Value> = (verdict.flagged_by.iter())
+        .map(|(detector, sessions)| {
+            let n_true = sessions.iter().filter(|idx| truth[**idx]).count();
+            (detector.clone(), json!({"n_flagged": sessions.len(), "n_true": n_true}))
+        })
+        .collect();
+    if !by_detector.is_empty() {
+        row = row.with_extra("by_detector", Value::Object(by_detector));
+    }
     row.seed = verdict.seed;
     row.auprc = average_precision(&verdict.scores, truth);
     row.records_per_second = Some(verdict.records_per_second);
