@@ -203,13 +203,23 @@ mod tests {
         ]);
         let logs = HadoopLogs::load(dir.path()).expect("loads");
         let [first, second] = logs.applications.as_slice() else { panic!("two: {logs:?}") };
-        assert_eq!((first.id.as_str(), first.workload.as_str(), &first.fault), ("application_1_0002", "WordCount", &None));
+        assert_eq!(
+            (first.id.as_str(), first.workload.as_str(), &first.fault),
+            ("application_1_0002", "WordCount", &None)
+        );
         assert_eq!((first.begin.as_str(), first.end.as_str()), ("2015-10-17 14:00:00,547", "2015-10-17 15:00:02,547"));
         assert_eq!(first.containers[0].lines.len(), 3, "the blank line is left out");
         assert_eq!(second.fault.as_deref(), Some("Machine down"));
-        assert_eq!((second.begin.as_str(), second.end.as_str()), ("2015-10-17 15:59:59,547", "2015-10-17 16:00:00,547"));
+        assert_eq!(
+            (second.begin.as_str(), second.end.as_str()),
+            ("2015-10-17 15:59:59,547", "2015-10-17 16:00:00,547")
+        );
         let ids: Vec<&str> = second.containers.iter().map(|container| container.id.as_str()).collect();
-        assert_eq!(ids, ["container_1_0001_01_000001", "container_1_0001_01_000002"], "the one without a time is left out");
+        assert_eq!(
+            ids,
+            ["container_1_0001_01_000001", "container_1_0001_01_000002"],
+            "the one without a time is left out"
+        );
     }
 
     #[test]

@@ -104,8 +104,8 @@ impl Reader {
         let (mut fit, mut held_out) = (Vec::new(), Vec::new());
         for application in applications {
             for (idx, container) in application.containers.iter().enumerate() {
-                let records = self.read(container);
-                if idx % HELD_OUT == HELD_OUT - 1 { held_out.push(records) } else { fit.push(records) }
+                let part = if idx % HELD_OUT == HELD_OUT - 1 { &mut held_out } else { &mut fit };
+                part.push(self.read(container));
             }
         }
         let cut = fit.len();
@@ -149,11 +149,8 @@ impl Reader {
 /// applications are abnormal.
 fn rows(verdict: &Judged, application_of: &[usize], truth: &[bool]) -> [ResultRow; 2] {
     let of_containers: Vec<bool> = application_of.iter().map(|&idx| truth[idx]).collect();
-    let mut whole = Judged {
-        scores: vec![f64::NEG_INFINITY; truth.len()],
-        flagged: vec![false; truth.len()],
-        ..verdict.clone()
-    };
+    let mut whole =
+        Judged { scores: vec![f64::NEG_INFINITY; truth.len()], flagged: vec![false; truth.len()], ..verdict.clone() };
     for (container, &idx) in application_of.iter().enumerate() {
         whole.scores[idx] = whole.scores[idx].max(verdict.scores[container]);
         whole.flagged[idx] |= verdict.flagged[container];
@@ -202,8 +199,11 @@ mod tests {
 
     #[test]
     fn lines_become_timed_records_and_a_stack_trace_has_the_time_of_its_line() {
-        let line = |time: &str, level: &str| format!("2015-10-17 15:37:{time} {level} [main] org.apache.Foo: task {time} up");
-        let lines = vec![line("56,500", "INFO"), "\tat org.apache.Foo.run(Foo.java:7)".to_owned(), line("57,000", "ERROR")];
+        let line = |time: &str, level: &str, n: u32| {
+            format!("2015-10-17 15:37:{time} {level} [main] org.apache.Foo: task {n} is up")
+        };
+        let trace = "\tat org.apache.Foo.run(Foo.java:7)".to_owned();
+        let lines = vec![line("56,500", "INFO", 7), trace, line("57,000", "ERROR", 12)];
         let container = Container { id: "c".to_owned(), lines };
         let mut reader = Reader::new().expect("a preset");
         let records = reader.read(&container);
