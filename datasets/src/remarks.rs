@@ -30,8 +30,8 @@ pub(crate) const HADOOP: &str = "\
 A container has the label of its application, although most containers of an application with a fault see little of it; an application is \
 flagged when any of its containers is. The training part is the shortest run of first normal applications with every workload in it: of the 40 \
 applications at hand 6, with 101 containers, every third of which fixes the threshold. Judged are the applications that begin after the last of \
-those has ended: 20, of which 4 are normal; 342 containers, of which 53 are. With four normal applications, balanced accuracy by application \
-moves in steps of an eighth or less. The published figures are by container on another split (17 normal containers to fit on, 150 normal and 811 \
+those has ended: 20, of which 4 are normal; 342 containers, of which 53 are. One normal application more or less that is \
+flagged moves balanced accuracy by application by .125. The published figures are by container on another split (17 normal containers to fit on, 150 normal and 811 \
 abnormal ones to judge).";
 
 pub(crate) const OPENSTACK: &str = "\
