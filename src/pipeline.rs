@@ -198,7 +198,7 @@ impl Pipeline {
         sinks: Vec<Box<dyn Sink>>,
     ) -> anyhow::Result<Self> {
         let parser = LogParser::new(config.parser.clone())?;
-        let windower = Windower::new(config.windowing.clone())?;
+        let windower = Windower::new(config.windowing.clone())?.following(&config.detection.adaptation);
         let correlator = Correlator::new(config.rca.clone())?;
         let progress = Arc::new(Progress::default());
         let first_record = store.next_record_id();
@@ -392,16 +392,23 @@ fn detect(
             last_told = Instant::now();
             detectors.tell(windower.watermark_unix_nano());
         }
-        let monitor = &mut detectors.monitor;
         let mut spans = None;
         match kept.recv_timeout(IDLE) {
             Some(Some((Batch::Logs(logs), templates))) => {
-                windower.know(&templates);
+                if detectors.monitor.is_in_service() {
+                    windower.watch_deploys();
+                }
+                windower.know(&logs, &templates);
+                for deploy in windower.take_deploys() {
+                    metrics::counter!("faultline_deploys_total", "service" => deploy.service.to_string()).increment(1);
+                    tracing::info!(service = %deploy.service, version = %deploy.version,
+                        "a new version of a service: templates that it founds count as new since the deploy");
+                }
                 let mut first = 0;
                 // A file is judged in pieces until its warm-up is over, so that a large batch is not learned to its end.
-                while feed == Feed::File && !monitor.is_in_service() && logs.len() - first > WARM_UP_PIECE {
+                while feed == Feed::File && !detectors.monitor.is_in_service() && logs.len() - first > WARM_UP_PIECE {
                     windower.push(&logs.slice(first, WARM_UP_PIECE));
-                    let alerts = judge(&mut windower, monitor, progress);
+                    let alerts = judge(&mut windower, &mut detectors.monitor, progress);
                     let watermark_unix_nano = windower.watermark_unix_nano();
                     to_localize.send(Finding { spans: None, alerts, watermark_unix_nano })?;
                     first += WARM_UP_PIECE;
@@ -428,11 +435,11 @@ fn detect(
                 to_localize.send(Finding { spans, alerts: Vec::new(), watermark_unix_nano: i64::MIN })?;
                 continue;
             }
-            conclude(running, monitor, progress)?;
+            conclude(running, &mut detectors.monitor, progress)?;
         }
-        let alerts = judge(&mut windower, monitor, progress);
+        let alerts = judge(&mut windower, &mut detectors.monitor, progress);
         to_localize.send(Finding { spans, alerts, watermark_unix_nano: windower.watermark_unix_nano() })?;
-        if let Some(job) = (feed == Feed::Live).then(|| monitor.begin_fit()).flatten() {
+        if let Some(job) = (feed == Feed::Live).then(|| detectors.monitor.begin_fit()).flatten() {
             tracing::info!("the warm-up is over; the detectors are being fitted");
             n_waiting = 0;
             fit = Some(std::thread::Builder::new().name("faultline-fit".into()).spawn(|| job.run())?);
@@ -443,10 +450,10 @@ fn detect(
         }
         // Service goes on beside a fit on recent sessions.
         match shadow_fit.take() {
-            Some(running) if running.is_finished() => conclude_shadows(running, monitor, progress)?,
+            Some(running) if running.is_finished() => conclude_shadows(running, &mut detectors.monitor, progress)?,
             Some(running) => shadow_fit = Some(running),
             None => {
-                if let Some(job) = monitor.begin_shadow_fit() {
+                if let Some(job) = detectors.monitor.begin_shadow_fit() {
                     shadow_fit = Some(std::thread::Builder::new().name("faultline-shadow".into()).spawn(|| job.run())?);
                 }
             }

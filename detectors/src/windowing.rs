@@ -21,6 +21,7 @@
 //! `max_held_records`, each with a counter in [`WindowStats`]. Fails when one source's clock runs ahead: every other
 //! record then counts as late and sessions break into pieces.
 
+mod deploys;
 mod reorder;
 mod sessions;
 
@@ -35,11 +36,13 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::deploys::Deploy;
 use self::{
+    deploys::Deploys,
     reorder::{Held, Reorder},
     sessions::{Owner, Sessions},
 };
-use crate::error::Error;
+use crate::{adaptation::AdaptationConfig, error::Error};
 
 /// Templates whose text is kept, a memory bound. The parser keeps fewer by default.
 const MAX_TEXTS: usize = 262_144;
@@ -142,6 +145,7 @@ pub struct Windower {
     sessions: Sessions,
     services: Services,
     templates: TemplateTexts,
+    deploys: Deploys,
     done: Vec<Done>,
     touched: Vec<u32>,
     spare: Vec<Vec<LogEntry>>,
@@ -191,6 +195,7 @@ impl Windower {
             sessions: Sessions::default(),
             services: Services::default(),
             templates: TemplateTexts::default(),
+            deploys: Deploys::new(0, 1.0),
             done: Vec::new(),
             touched: Vec::new(),
             spare: Vec::new(),
@@ -199,13 +204,32 @@ impl Windower {
         })
     }
 
-    /// Takes note of templates that are new or have changed, whose texts windows show from now on.
-    pub fn know(&mut self, templates: &[Template]) {
+    /// Lets templates that come with a new version of their service stand for old ones, see `deploys`.
+    #[must_use]
+    pub fn following(mut self, adaptation: &AdaptationConfig) -> Self {
+        self.deploys = Deploys::new(adaptation.deploy_window_ms, adaptation.nearest_similarity);
+        self
+    }
+
+    /// The detectors have been fitted: versions that come from now on are deploys.
+    pub fn watch_deploys(&mut self) {
+        self.deploys.is_watching = true;
+    }
+
+    /// Deploys since the last call.
+    pub fn take_deploys(&mut self) -> Vec<Deploy> {
+        std::mem::take(&mut self.deploys.news)
+    }
+
+    /// Takes note of the templates that a batch founded or widened, before the batch is [pushed](Self::push).
+    pub fn know(&mut self, batch: &LogBatch, templates: &[Template]) {
         for template in templates {
             if self.templates.len() < MAX_TEXTS || self.templates.get(template.id).is_some() {
                 self.templates.insert(template.id, Arc::from(template.text.as_str()));
             }
         }
+        let service_of = self.services.resolve(batch.service_name());
+        self.deploys.observe(batch, templates, &service_of, &self.services.names);
     }
 
     /// Takes the records of a parsed batch. None of them is late because of another one: a sender groups the records of
@@ -224,13 +248,15 @@ impl Windower {
             let service = if service_keys.is_null(row) { 0 } else { service_of[service_keys.value(row) as usize] };
             let severity = if severities.is_null(row) { 0 } else { severities.value(row).clamp(0, 24) };
             self.stats.n_unnamed_services += u64::from(service == 0 && !service_keys.is_null(row));
+            let own = TemplateId(templates.value(row));
+            let (template, is_since_deploy) = self.deploys.standing_of(own, severity as u8);
             let entry = LogEntry {
-                template: TemplateId(templates.value(row)),
+                template,
                 time_unix_nano: times.value(row),
                 record: ids.value(row),
                 service,
                 severity_number: severity as u8,
-                is_since_deploy: false,
+                is_since_deploy,
             };
             let is_stream = streams.is_valid(row) && streams.value(row);
             let slot = self.slot_of(sessions, row, service, is_stream);

@@ -141,10 +141,17 @@ impl Detector for Model {
             };
             surprising.clear();
             let mut score = Score { value: 0.0, culprit: log.fresh };
-            let mut worst = 0.0;
+            let (mut worst, mut is_counted) = (0.0, false);
             let max_reports = if log.is_stream { self.config.max_stream_reports } else { self.config.max_reports };
             for (idx, record) in log.records.iter().enumerate().skip(log.fresh) {
-                let surprise = self.surprise(record.template, max_reports);
+                // What a deploy brought is reported once: it stays.
+                let max_reports = if record.is_since_deploy { 1 } else { max_reports };
+                let surprise = match self.surprise(record.template, max_reports) {
+                    // It stands for a template that is known, and is marked for being the first of its own.
+                    _ if record.is_since_deploy && self.support.contains_key(&record.template) => 1.0,
+                    surprise => surprise,
+                };
+                is_counted |= record.is_since_deploy && surprise > 0.0;
                 if surprise > 0.0 && !surprising.contains(&record.template) {
                     surprising.push(record.template);
                     score.value += surprise;
@@ -156,7 +163,7 @@ impl Detector for Model {
                     break;
                 }
             }
-            if max_reports > 0 {
+            if max_reports > 0 || is_counted {
                 for &template in &surprising {
                     if self.reports.len() < self.config.max_templates || self.reports.contains_key(&template) {
                         *self.reports.entry(template).or_default() += 1;
@@ -174,7 +181,14 @@ impl Detector for Model {
         let support = self.support.get(&culprit.template).copied().unwrap_or(0);
         let known = |template| self.support.get(&template).is_some_and(|&n| n >= self.config.min_support);
         let unknown: Vec<_> = log.fresh_records().iter().filter(|record| !known(record.template)).collect();
-        let summary = if support == 0 {
+        let summary = if culprit.is_since_deploy && support > 0 {
+            format!(
+                "a template that came with a new version of its service; it stands for template {}",
+                culprit.template
+            )
+        } else if culprit.is_since_deploy {
+            format!("template {} came with a new version of its service", culprit.template)
+        } else if support == 0 {
             format!("template {} never occurred in normal operation", culprit.template)
         } else {
             format!(

@@ -307,3 +307,89 @@ fn windows_beyond_the_settled_ones_are_shown_again() {
     windower.settle();
     assert!(keys(&mut windower).is_empty());
 }
+
+/// A batch of one service and version: time in seconds, severity, template id.
+fn version_batch(first_id: u64, version: &str, records: &[(i64, i32, u64)]) -> LogBatch {
+    let mut builder = LogBatchBuilder::default();
+    let resource = format!(r#"{{"service.name":"cart","service.version":"{version}"}}"#);
+    for &(seconds, severity_number, _) in records {
+        let (time_unix_nano, resource) = (seconds * SECOND, resource.as_str());
+        builder.push(&LogRecord {
+            time_unix_nano,
+            service_name: "cart",
+            severity_number,
+            resource,
+            ..LogRecord::default()
+        });
+    }
+    let templates = UInt64Array::from_iter_values(records.iter().map(|record| record.2));
+    let sessions: StringArray = records.iter().map(|_| Some("s")).collect();
+    let batch = builder.finish().numbered_from(first_id);
+    let batch = batch.with_column("template_id", Arc::new(templates)).expect("ids");
+    batch.with_column("session", Arc::new(sessions)).expect("texts")
+}
+
+fn template(id: u64, text: &str) -> Template {
+    Template {
+        id: TemplateId(id),
+        stream: "cart".to_owned(),
+        text: text.to_owned(),
+        lineage: Vec::new(),
+        count: 1,
+        first_seen_unix_nano: 0,
+        last_seen_unix_nano: 0,
+    }
+}
+
+/// The records of the one session that is shown: template, and whether it is marked as new since a deploy.
+fn filed(windower: &mut Windower, batch: &LogBatch, templates: &[Template]) -> Vec<(u64, bool)> {
+    windower.know(batch, templates);
+    windower.push(batch);
+    let ready = windower.ready();
+    let fresh: Vec<_> = ready.iter().filter_map(Window::as_log).flat_map(|log| log.fresh_records().to_vec()).collect();
+    windower.settle();
+    fresh.iter().map(|record| (record.template.0, record.is_since_deploy)).collect()
+}
+
+#[test]
+fn a_reworded_line_stands_for_the_old_one_after_a_deploy() {
+    let adaptation = AdaptationConfig { deploy_window_ms: 60_000, ..AdaptationConfig::default() };
+    let mut windower = Windower::new(config()).expect("valid").following(&adaptation);
+    let old = [template(1, "added item <*> to cart"), template(2, "checkout of cart <*> took <NUM> ms")];
+    let batch = version_batch(1, "1.0", &[(0, 9, 1), (0, 9, 2)]);
+    assert_eq!(filed(&mut windower, &batch, &old), [(1, false), (2, false)]);
+    windower.watch_deploys();
+    assert_eq!(windower.take_deploys(), []);
+
+    // The new version says the same in other words, and something that nobody has said before, and an error.
+    let new = [
+        template(11, "added item <*> with quantity <NUM> to cart"),
+        template(12, "cache warmed up"),
+        template(13, "checkout of cart <*> failed after <NUM> ms"),
+    ];
+    let batch = version_batch(3, "1.1", &[(1, 9, 11), (1, 9, 12), (1, 17, 13), (2, 9, 11), (2, 9, 2)]);
+    let standing = [(1, true), (12, true), (13, true), (1, false), (2, false)];
+    assert_eq!(filed(&mut windower, &batch, &new), standing);
+    let deploys = windower.take_deploys();
+    assert_eq!(deploys.len(), 1, "{deploys:?}");
+    assert_eq!((&*deploys[0].service, &*deploys[0].version), ("cart", "1.1"));
+
+    // What an old version founds meanwhile, or the new one when the window is over, is just new.
+    let batch = version_batch(8, "1.0", &[(3, 9, 14)]);
+    assert_eq!(filed(&mut windower, &batch, &[template(14, "added item <*> twice to cart")]), [(14, false)]);
+    let batch = version_batch(9, "1.1", &[(100, 9, 15), (100, 9, 11)]);
+    let later = filed(&mut windower, &batch, &[template(15, "removed item <*> from cart")]);
+    assert_eq!(later, [(15, false), (1, false)], "and what has found its place keeps it");
+}
+
+#[test]
+fn without_a_version_or_before_the_fit_nothing_is_a_deploy() {
+    let adaptation = AdaptationConfig::default();
+    let mut windower = Windower::new(config()).expect("valid").following(&adaptation);
+    filed(&mut windower, &version_batch(1, "1.0", &[(0, 9, 1)]), &[template(1, "a b <*>")]);
+    let rolled = filed(&mut windower, &version_batch(2, "1.1", &[(1, 9, 2)]), &[template(2, "a c <*>")]);
+    assert_eq!(rolled, [(2, false)], "a rollout during the warm-up is learned");
+    windower.watch_deploys();
+    let batch = batch_of(3, &[(2_000, "s", 3)]);
+    assert_eq!(filed(&mut windower, &batch, &[template(3, "a b c <*>")]), [(3, false)], "no version");
+}

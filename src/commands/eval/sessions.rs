@@ -28,7 +28,7 @@ const CHUNK: usize = 4096;
 pub struct Sessions {
     entries: Vec<LogEntry>,
     ends: Vec<usize>,
-    key: WindowKey,
+    keys: Vec<WindowKey>,
     services: Vec<Arc<str>>,
 }
 
@@ -47,7 +47,7 @@ impl Sessions {
                     is_since_deploy: false,
                 });
             }
-            all.ends.push(all.entries.len());
+            all.close();
         }
         all
     }
@@ -57,18 +57,19 @@ impl Sessions {
         let mut all = Self::none(service);
         for records in sessions {
             all.entries.extend(records);
-            all.ends.push(all.entries.len());
+            all.close();
         }
         all
     }
 
     fn none(service: &str) -> Self {
-        Self {
-            entries: Vec::new(),
-            ends: Vec::new(),
-            key: WindowKey { stream: "eval".into(), session: "session".into() },
-            services: vec![service.into()],
-        }
+        Self { entries: Vec::new(), ends: Vec::new(), keys: Vec::new(), services: vec![service.into()] }
+    }
+
+    /// Ends a session, whose key is its number.
+    fn close(&mut self) {
+        self.keys.push(WindowKey { stream: "eval".into(), session: self.keys.len().to_string().into() });
+        self.ends.push(self.entries.len());
     }
 
     pub fn len(&self) -> usize {
@@ -85,15 +86,15 @@ impl Sessions {
         before(range.end) - before(range.start)
     }
 
-    /// The sessions of `range` as closed windows, all under one key.
+    /// The sessions of `range` as closed windows.
     pub fn windows(&self, range: std::ops::Range<usize>) -> Vec<Window<'_>> {
-        range.map(|idx| self.window(idx, &self.key)).collect()
+        range.map(|idx| self.window(idx)).collect()
     }
 
-    fn window<'a>(&'a self, idx: usize, key: &'a WindowKey) -> Window<'a> {
+    fn window(&self, idx: usize) -> Window<'_> {
         let start = if idx == 0 { 0 } else { self.ends[idx - 1] };
         Window::Log(LogWindow {
-            key,
+            key: &self.keys[idx],
             records: &self.entries[start..self.ends[idx]],
             fresh: 0,
             n_dropped: 0,
@@ -325,9 +326,7 @@ fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Ju
     let (mut scores, mut flagged) = (vec![0.0_f64; test.len()], vec![false; test.len()]);
     let started = Instant::now();
     for chunk in order.chunks(CHUNK) {
-        let key = |idx: &usize| WindowKey { stream: "eval".into(), session: idx.to_string().into() };
-        let keys: Vec<WindowKey> = chunk.iter().map(key).collect();
-        let windows: Vec<Window<'_>> = chunk.iter().zip(&keys).map(|(idx, key)| test.window(*idx, key)).collect();
+        let windows: Vec<Window<'_>> = chunk.iter().map(|idx| test.window(*idx)).collect();
         let outcome = monitor.process(&windows);
         for scored in &outcome.scored {
             let score = &mut scores[chunk[scored.window]];
