@@ -68,7 +68,8 @@ impl Sessions {
 
     /// Ends a session, whose key is its number.
     fn close(&mut self) {
-        self.keys.push(WindowKey { stream: "eval".into(), session: self.keys.len().to_string().into() });
+        let stream = self.keys.first().map_or_else(|| Arc::from("eval"), |key| Arc::clone(&key.stream));
+        self.keys.push(WindowKey { stream, session: self.keys.len().to_string().into() });
         self.ends.push(self.entries.len());
     }
 
