@@ -19,6 +19,7 @@ pub mod loaders;
 pub mod locate;
 pub mod metrics;
 pub mod protocol;
+mod remarks;
 pub mod report;
 pub mod scan;
 pub mod usage;

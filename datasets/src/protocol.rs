@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use crate::remarks;
+
 /// One evaluation protocol.
 #[derive(Debug)]
 pub struct ProtocolInfo {
@@ -22,6 +24,8 @@ pub struct ProtocolInfo {
     pub status: Status,
     /// Figures to compare with.
     pub published: &'static [Published],
+    /// What a reader of its results has to know, in Markdown; empty where the summary says it all.
+    pub remarks: &'static str,
 }
 
 /// Whether this version runs a protocol.
@@ -149,11 +153,15 @@ const LOGHUB_2K: &[Published] = &[
     },
 ];
 
+const LANDAUER_HADOOP: &str = "Landauer et al. 2024, Hadoop by container, another split";
+
 const HADOOP: &[Published] = &[
-    f1("flag everything (trivial)", 0.915, "Landauer et al. 2024, Hadoop"),
-    f1("new event", 0.288, "Landauer et al. 2024, Hadoop"),
-    f1("ECVC", 0.915, "Landauer et al. 2024, Hadoop"),
+    f1("flag everything (trivial)", 0.915, LANDAUER_HADOOP),
+    f1("new event", 0.288, LANDAUER_HADOOP),
+    f1("ECVC", 0.915, LANDAUER_HADOOP),
 ];
+
+const OPENSTACK: &[Published] = &[f1("DeepLog", 0.98, "Du et al. 2017")];
 
 /// Every protocol, in the order `faultline eval --list` shows them.
 pub const PROTOCOLS: &[ProtocolInfo] = &[
@@ -165,6 +173,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         needs: "three session files (train, test normal, test abnormal), one line of event numbers a session",
         status: Status::Available,
         published: HDFS_DEEPLOG,
+        remarks: remarks::HDFS_DEEPLOG,
     },
     ProtocolInfo {
         name: "hdfs-chrono",
@@ -173,6 +182,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         needs: "the chronological, labelled session table (idx, label, truncated, block id, events)",
         status: Status::Available,
         published: HDFS_CHRONO,
+        remarks: remarks::HDFS_CHRONO,
     },
     ProtocolInfo {
         name: "hdfs-raw",
@@ -182,6 +192,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         needs: "a raw HDFS log and a `BlockId,Label` file",
         status: Status::Available,
         published: &[],
+        remarks: remarks::HDFS_RAW,
     },
     ProtocolInfo {
         name: "bgl-windows",
@@ -191,6 +202,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         needs: "event ids in order (ten a line), one label a window, a template table beside them for severities",
         status: Status::Available,
         published: BGL_WINDOWS,
+        remarks: remarks::BGL_WINDOWS,
     },
     ProtocolInfo {
         name: "bgl-lines",
@@ -200,22 +212,28 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         needs: "a table of event id and line label, a template table beside it for severities",
         status: Status::Available,
         published: &[],
+        remarks: remarks::BGL_LINES,
     },
     ProtocolInfo {
         name: "hadoop",
-        summary: "55 applications; flagging everything scores .915, so balanced accuracy and AUPRC decide",
+        summary: "raw container logs of MapReduce applications, one session a container: fit on the normal applications that \
+                  come first, judge those that begin after them, by container and by application; most are abnormal, \
+                  so balanced accuracy and AUPRC decide",
         dataset: "hadoop",
-        needs: "raw container logs and abnormal_label.txt",
-        status: Status::Later,
+        needs: "raw container logs in a folder for each application, and abnormal_label.txt",
+        status: Status::Available,
         published: HADOOP,
+        remarks: remarks::HADOOP,
     },
     ProtocolInfo {
         name: "openstack",
-        summary: "DeepLog's OpenStack sequences by virtual machine instance",
+        summary: "DeepLog's OpenStack sequences by virtual machine instance: fit on the 19 normal ones of its training file, \
+                  judge every one of its test files",
         dataset: "openstack",
         needs: "three session files (train, test normal, test abnormal)",
-        status: Status::Later,
-        published: &[f1("DeepLog", 0.98, "Du et al. 2017")],
+        status: Status::Available,
+        published: OPENSTACK,
+        remarks: remarks::OPENSTACK,
     },
     ProtocolInfo {
         name: "loghub-2k",
@@ -225,6 +243,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         needs: "`<System>_2k.log_structured.csv` for each system",
         status: Status::Available,
         published: LOGHUB_2K,
+        remarks: remarks::LOGHUB_2K,
     },
     ProtocolInfo {
         name: "tracebench",
@@ -234,6 +253,7 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         needs: "event.csv, edge.csv and trace.csv in a folder for each collection (NM_*, AN_*, COM_*)",
         status: Status::Available,
         published: &[],
+        remarks: remarks::TRACEBENCH,
     },
     later("aiops", "20 KPIs, first half fit, second half test; plain point F1 and AP, kd7 beside", "aiops2018_kpi"),
     later("wsd", "40 web KPIs with gaps, first half fit, second half test", "wsd_slice60"),
@@ -258,7 +278,15 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
 ];
 
 const fn later(name: &'static str, summary: &'static str, dataset: &'static str) -> ProtocolInfo {
-    ProtocolInfo { name, summary, dataset, needs: "the dataset as published", status: Status::Later, published: &[] }
+    ProtocolInfo {
+        name,
+        summary,
+        dataset,
+        needs: "the dataset as published",
+        status: Status::Later,
+        published: &[],
+        remarks: "",
+    }
 }
 
 /// The protocol of this name.

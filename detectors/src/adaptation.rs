@@ -105,8 +105,6 @@ pub struct Verdict {
     pub score: f64,
     /// What the calibration makes of that.
     pub p_value: f64,
-    /// Whether its calibration may take the score for that of a normal session.
-    pub is_normal: bool,
 }
 
 /// Recent sessions that may teach. See the file's documentation.

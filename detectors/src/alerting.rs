@@ -211,7 +211,7 @@ impl Alerter {
     /// Remembers the worst of a session until it has ended.
     fn account(&mut self, window: &Window<'_>, scored: &Scored) {
         let Scored { detector, p_value, .. } = *scored;
-        let piece = Verdict { detector, score: scored.score.value, p_value, is_normal: true };
+        let piece = Verdict { detector, score: scored.score.value, p_value };
         let key = window.key();
         if !self.worst.contains_key(key) {
             self.worst.insert(key.clone(), Vec::new());
@@ -245,12 +245,9 @@ impl Alerter {
 
     /// The session has ended: its alerts that have been told of are resolved. Returns what each detector said of it in the end.
     pub fn close(&mut self, key: &WindowKey) -> Vec<Verdict> {
-        let mut verdicts = self.worst.remove(key).unwrap_or_default();
-        let significance = self.config.significance;
-        for verdict in &mut verdicts {
-            let ledger = self.ledger_of(verdict.detector);
-            ledger.drift.observe(verdict.p_value);
-            verdict.is_normal = ledger.pardon(verdict.p_value, significance);
+        let verdicts = self.worst.remove(key).unwrap_or_default();
+        for verdict in &verdicts {
+            self.ledger_of(verdict.detector).drift.observe(verdict.p_value);
         }
         let Some(open) = self.by_key.get(key) else { return verdicts };
         let told = |begun: &u64| self.episodes.get(begun).is_some_and(|episode| episode.told);

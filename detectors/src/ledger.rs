@@ -12,11 +12,6 @@ use crate::{
 
 const DAY_NANOS: f64 = 86_400e9;
 
-const PARDONS_PER_DECADE: f64 = 2.0;
-
-/// Half decades below the significance that are told apart.
-const N_PARDONS: usize = 8;
-
 /// See the file's documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
@@ -31,8 +26,6 @@ pub(crate) struct Ledger {
     level: f64,
     /// False alerts that may be expected beyond those that come in with time; a day's share at first.
     credit: Option<f64>,
-    /// Unlikely sessions that may be taken for normal ones, by how unlikely they are.
-    pardons: [f64; N_PARDONS],
     newest_unix_nano: Option<i64>,
 }
 
@@ -55,7 +48,6 @@ impl Ledger {
             recent: Recent::default(),
             level: 0.0,
             credit: None,
-            pardons: [0.0; N_PARDONS],
             newest_unix_nano: None,
         }
     }
@@ -76,7 +68,6 @@ impl Ledger {
     pub(crate) fn begin_session(&mut self, at_unix_nano: i64, rules: &AlertConfig, n_detectors: usize) {
         const FADE: f64 = 1.0 - 1.0 / HORIZON;
         self.discoveries.begin_session();
-        self.accrue(rules.significance);
         self.n_sessions += 1;
         let newest = self.newest_unix_nano.map_or(at_unix_nano, |newest| newest.max(at_unix_nano));
         let nanos = newest.abs_diff(self.newest_unix_nano.unwrap_or(newest));
@@ -112,34 +103,6 @@ impl Ledger {
         self.recent.n_false += q_value.min(1.0);
     }
 
-    /// Whether the calibration may take a session with this p-value for a normal one.
-    ///
-    /// Everything likely is. Of what is unlikely only as much is as the calibration itself predicts, at each order of
-    /// magnitude: without any its tail would shrink and call ever more unlikely, and with all of it, failures would become
-    /// normal by being frequent.
-    pub(crate) fn pardon(&mut self, p_value: f64, significance: f64) -> bool {
-        if p_value > significance {
-            return true;
-        }
-        let step = (significance / p_value.max(f64::MIN_POSITIVE)).log10() * PARDONS_PER_DECADE;
-        let pardons = &mut self.pardons[(step as usize).min(N_PARDONS - 1)];
-        let is_granted = *pardons >= 1.0;
-        *pardons -= if is_granted { 1.0 } else { 0.0 };
-        is_granted
-    }
-
-    /// Grants what one more session of a normal stream would need.
-    fn accrue(&mut self, significance: f64) {
-        const MOST: f64 = 3.0;
-        let mut upper = significance;
-        for (step, pardons) in self.pardons.iter_mut().enumerate() {
-            let is_last = step == N_PARDONS - 1;
-            let lower = if is_last { 0.0 } else { upper / 10f64.powf(1.0 / PARDONS_PER_DECADE) };
-            *pardons = (*pardons + upper - lower).min(MOST);
-            upper = lower;
-        }
-    }
-
     /// The false-discovery level that keeps the rate and the budget.
     pub(crate) fn level(&self) -> f64 {
         self.level
@@ -169,7 +132,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::{budget::Budget, calibrate::Calibration};
+    use crate::budget::Budget;
 
     const SECOND: i64 = 1_000_000_000;
 
@@ -223,51 +186,5 @@ mod tests {
             let ratio = n_alerts / n_days / (budget / n_detectors as f64);
             assert!((0.5..2.0).contains(&ratio), "{ratio:.2} times {budget} a day shared by {n_detectors}");
         }
-    }
-
-    #[test]
-    fn a_budget_is_kept_within_a_factor_of_two_while_scores_drift() {
-        // Scores double over 180 days of two thousand sessions an hour, none of which fails.
-        let (rules, n_days, per_day) = (rules(Budget::per_day(1.0)), 180, 48_000);
-        let mut rng = ChaCha8Rng::seed_from_u64(11);
-        let mut score = |scale: f64| -scale * (1.0 - rng.random::<f64>()).ln();
-        let mut calibration = Calibration::fit(&(0..1000).map(|_| score(1.0)).collect::<Vec<_>>());
-        let mut ledger = Ledger::of("test");
-        ledger.prime(calibration.own_p_values().collect::<Vec<_>>(), 1000, 1800 * SECOND);
-        let n_sessions = n_days * per_day;
-        let mut n_alerts = 0.0;
-        for session in 0..n_sessions {
-            ledger.begin_session(session * (86_400 * SECOND / per_day), &rules, 1);
-            let score = score(1.0 + session as f64 / n_sessions as f64);
-            let p_value = calibration.p_value(score);
-            if p_value <= 0.01 {
-                ledger.discoveries.observe(p_value);
-                let is_alert = ledger.discoveries.q_value(p_value, 0.01) <= ledger.level();
-                n_alerts += f64::from(u8::from(is_alert));
-            }
-            if ledger.pardon(p_value, 0.01) {
-                calibration.observe(score);
-            }
-        }
-        let ratio = n_alerts / n_days as f64;
-        assert!((0.5..2.0).contains(&ratio), "{ratio:.2} times the budget");
-    }
-
-    #[test]
-    fn failures_do_not_become_normal_by_being_frequent() {
-        let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let mut score = || -(1.0 - rng.random::<f64>()).ln();
-        let mut calibration = Calibration::fit(&(0..1000).map(|_| score()).collect::<Vec<_>>());
-        let mut ledger = Ledger::of("test");
-        for session in 0..200_000 {
-            ledger.begin_session(session * SECOND, &rules(Budget::UNLIMITED), 1);
-            // One session in thirty fails.
-            let score = if session % 30 == 0 { 9.0 } else { score() };
-            if ledger.pardon(calibration.p_value(score), 0.01) {
-                calibration.observe(score);
-            }
-        }
-        let p_value = calibration.p_value(9.0);
-        assert!(p_value < 2e-3, "{p_value}: a failure is as unlikely as ever, about");
     }
 }

@@ -436,11 +436,6 @@ impl Monitor {
         }
         let significance = self.config.alerting.significance;
         for (idx, verdicts) in self.ended.drain(..) {
-            for verdict in verdicts.iter().filter(|verdict| verdict.is_normal) {
-                if let Some(model) = models.iter_mut().find(|model| model.name() == verdict.detector) {
-                    model.recalibrate(verdict.score);
-                }
-            }
             if let Some(log) = windows[idx].as_log() {
                 let is_void = |detector: &str| self.drifted.contains_key(detector);
                 self.recent.take(&self.config.adaptation, log, &verdicts, is_void, significance);

@@ -244,11 +244,6 @@ impl Model {
         Ok(())
     }
 
-    /// Takes the score of a session that may be normal into the calibration.
-    pub(crate) fn recalibrate(&mut self, score: f64) {
-        self.calibration.observe(score);
-    }
-
     pub(crate) fn learn(&mut self, windows: &[Window<'_>]) {
         if self.sidelined.is_none() && !windows.is_empty() {
             self.detector.learn(windows);

@@ -65,6 +65,24 @@ fn every_protocol_of_the_evaluation_is_listed() {
 }
 
 #[test]
+fn result_rows_render_as_markdown_and_a_broken_one_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("rows.jsonl");
+    let row = r#"{"protocol":"hadoop","dataset":"containers","detector":"flag-all","seed":null,"n":342,"precision":null,"recall":1.0,
+        "f1":0.916,"auprc":null,"extra":{},"records_per_second":null,"cpu_seconds":null,"peak_rss_bytes":null}"#;
+    let row = row.replace('\n', "");
+    std::fs::write(&path, format!("{row}\n")).expect("written");
+    let path_text = path.to_str().expect("a path in UTF-8");
+    let output = faultline(&["eval", "--render", path_text]);
+    let page = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(page.contains("| containers | flag-all |  | 342 | 1.000 | .916 |"), "{page}{}", stderr(&output));
+    std::fs::write(&path, format!("{row}\nbroken\n")).expect("written");
+    let output = faultline(&["eval", "--render", path_text]);
+    assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+    assert!(stderr(&output).contains("rows.jsonl:2:"), "{}", stderr(&output));
+}
+
+#[test]
 fn every_detector_is_listed_with_its_paper() {
     let output = faultline(&["detectors"]);
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,6 +1,7 @@
 //! From a dataset's folder to numbers: sessions, windows, lines and templates, their labels kept apart from them.
 
 pub mod bgl;
+pub mod hadoop;
 pub mod hdfs;
 pub mod labels;
 pub mod loghub_2k;
@@ -8,6 +9,7 @@ pub mod sessions;
 pub mod tracebench;
 
 pub use bgl::{BglLines, BglWindows};
+pub use hadoop::HadoopLogs;
 pub use hdfs::{BlockSpan, ChronologicalSessions, RawHdfs};
 pub use labels::{Labels, SessionLabels};
 pub use loghub_2k::{GroundTruth, LabelledSystem};

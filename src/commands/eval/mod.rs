@@ -5,9 +5,12 @@
 //! scored and the labels looked at.
 
 mod chronological;
+mod hadoop;
 mod lines;
+mod openstack;
 mod parsing;
 mod raw;
+mod report;
 mod sessions;
 mod tracebench;
 mod windows;
@@ -30,7 +33,7 @@ use crate::{
 #[derive(clap::Args)]
 pub struct Args {
     /// Protocol, such as `hdfs-deeplog`; `--list` shows them.
-    #[arg(required_unless_present = "list")]
+    #[arg(required_unless_present_any = ["list", "render"])]
     protocol: Option<String>,
     /// Only these detectors. Repeatable.
     #[arg(long, value_name = "NAME")]
@@ -47,6 +50,9 @@ pub struct Args {
     /// Show every protocol and what it needs.
     #[arg(long)]
     list: bool,
+    /// Run nothing; print the rows that `--json` has written to these files as the Markdown of docs/results-logs.md.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["protocol", "list", "json"])]
+    render: Vec<PathBuf>,
     /// Seeds for detectors with randomness in them.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     pub seeds: Vec<u64>,
@@ -59,9 +65,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         list();
         return Ok(());
     }
+    if !args.render.is_empty() {
+        print!("{}", report::render(&args.render)?);
+        return Ok(());
+    }
     let info = known(args.protocol.as_deref().unwrap_or_default())?;
     for name in &args.detector {
-        if name != "default" && !name.contains('|') {
+        if name != "default" && name != sessions::FLAG_ALL && !name.contains('|') {
             faultline_detectors::entry(name)?;
         }
     }
@@ -78,6 +88,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "hdfs-raw" => raw::hdfs_raw(args, &mut push)?,
         "bgl-windows" => windows::bgl_windows(args, &mut push)?,
         "bgl-lines" => lines::bgl_lines(args, &mut push)?,
+        "hadoop" => hadoop::hadoop(args, &mut push)?,
+        "openstack" => openstack::openstack(args, &mut push)?,
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
         "tracebench" => tracebench::tracebench(args, &mut push)?,
         other => {

@@ -2,6 +2,7 @@
 //! the same with a share of the training sessions replaced by abnormal ones that nobody marked.
 //!
 //! The test sessions come in a fixed random order, because the files hold the normal ones first and some detectors learn.
+//! What judges whole sessions here serves `openstack` and `hadoop` as well.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,11 +39,8 @@ pub struct Sessions {
 impl Sessions {
     /// Sessions of event numbers. Event `e` is template `e`; there is no time in such files, so the position serves.
     pub fn of_events<'a>(sessions: impl IntoIterator<Item = &'a [u16]>) -> Self {
-        let mut all = Self { entries: Vec::new(), ends: Vec::new(), keys: Vec::new(), services: vec!["".into()] };
-        let stream: Arc<str> = "eval".into();
+        let mut all = Self::none("");
         for session in sessions {
-            let session_key = all.keys.len().to_string().into();
-            all.keys.push(WindowKey { stream: Arc::clone(&stream), session: session_key });
             for (idx, event) in session.iter().enumerate() {
                 all.entries.push(LogEntry {
                     template: TemplateId(u64::from(*event)),
@@ -53,9 +51,30 @@ impl Sessions {
                     is_since_deploy: false,
                 });
             }
-            all.ends.push(all.entries.len());
+            all.close();
         }
         all
+    }
+
+    /// Sessions of the records of one service, each in order of time.
+    pub fn of_records(sessions: impl IntoIterator<Item = Vec<LogEntry>>, service: &str) -> Self {
+        let mut all = Self::none(service);
+        for records in sessions {
+            all.entries.extend(records);
+            all.close();
+        }
+        all
+    }
+
+    fn none(service: &str) -> Self {
+        Self { entries: Vec::new(), ends: Vec::new(), keys: Vec::new(), services: vec![service.into()] }
+    }
+
+    /// Ends a session, whose key is its number.
+    fn close(&mut self) {
+        let stream = self.keys.first().map_or_else(|| Arc::from("eval"), |key| Arc::clone(&key.stream));
+        self.keys.push(WindowKey { stream, session: self.keys.len().to_string().into() });
+        self.ends.push(self.entries.len());
     }
 
     pub fn len(&self) -> usize {
@@ -111,18 +130,44 @@ pub fn score_all(
     all
 }
 
+/// What is fitted on. Where a paper publishes its threshold, all of it; else the sessions from `cut` on fix the threshold.
+pub struct Training {
+    /// The sessions.
+    pub sessions: Sessions,
+    /// How many come before those that fix the threshold.
+    pub cut: usize,
+    /// Which those are, as the rows tell.
+    pub rule: &'static str,
+}
+
+impl Training {
+    /// Sessions in order of time, of which the last fix the threshold.
+    pub fn in_order(sessions: Sessions) -> Self {
+        Self { cut: sessions.len() * 7 / 10, sessions, rule: "calibrated on the last 30 % of training" }
+    }
+}
+
 /// What a detector made of the test part.
-struct Judged {
-    name: String,
-    seed: Option<u64>,
-    scores: Vec<f64>,
-    flagged: Vec<bool>,
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// Detector, baseline or `default`.
+    pub name: String,
+    /// Where anything random is in it.
+    pub seed: Option<u64>,
+    /// One a session.
+    pub scores: Vec<f64>,
+    /// One a session.
+    pub flagged: Vec<bool>,
     /// Where several detectors decide, the sessions that each of them flags.
-    flagged_by: Vec<(String, Vec<usize>)>,
-    threshold: f64,
-    rule: &'static str,
-    records_per_second: f64,
-    cpu_seconds: Option<f64>,
+    pub flagged_by: Vec<(String, Vec<usize>)>,
+    /// Above which score a session is flagged; not a number where that is not how it goes.
+    pub threshold: f64,
+    /// Where the threshold comes from.
+    pub rule: &'static str,
+    /// Records of the test part a second; not a number where nothing was computed.
+    pub records_per_second: f64,
+    /// Fit and test together.
+    pub cpu_seconds: Option<f64>,
 }
 
 /// Share of normal sessions that a calibrated detector may flag.
@@ -131,6 +176,9 @@ const SIGNIFICANCE: f64 = 2e-3;
 /// The row of what a user gets without configuring anything.
 const DEFAULT: &str = "default";
 
+/// The trivial baseline that calls everything anomalous.
+pub const FLAG_ALL: &str = "flag-all";
+
 /// Combinations that published baselines consist of: a session is anomalous when any part says so.
 const COMBINED: &[&[&str]] = &[&["new-template", "length"], &["new-template", "length", "count-vector"]];
 
@@ -138,50 +186,82 @@ const COMBINED: &[&[&str]] = &[&["new-template", "length"], &["new-template", "l
 pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::Result<()> {
     let files = super::locate(args, "hdfs")?;
     let split = SessionSplit::load(&files.data, files.train.as_deref())?;
-    let training = Sessions::of_events(split.train.iter());
+    let training = Training::in_order(Sessions::of_events(split.train.iter()));
+    let (test, truth) = shuffled_test(&split);
+    judge_all(args, &training, &test, &mut |verdict| report(row("hdfs-deeplog", "hdfs", verdict, &truth)))?;
+    for share in POISONED {
+        for &seed in &args.seeds {
+            let poisoned = Training::in_order(poisoned(&split, share, seed));
+            for entry in REGISTRY.iter().filter(|entry| is_wanted(args, entry.name)) {
+                let verdict = judge(entry, entry.is_seeded.then_some(seed), &poisoned, &test)?;
+                let dataset = format!("hdfs, {} % of the training abnormal", share * 100.0);
+                report(ResultRow { seed: Some(seed), ..row("hdfs-deeplog", &dataset, &verdict, &truth) });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the command line asks for this row, or for all.
+pub fn is_wanted(args: &Args, name: &str) -> bool {
+    args.detector.is_empty() || args.detector.iter().any(|wanted| wanted == name)
+}
+
+/// The test sessions of a split in a fixed random order, and which of them are abnormal.
+pub fn shuffled_test(split: &SessionSplit) -> (Sessions, Vec<bool>) {
     let all: Vec<&[u16]> = split.test_normal.iter().chain(split.test_abnormal.iter()).collect();
     let n_normal = split.test_normal.len();
     let mut order: Vec<usize> = (0..all.len()).collect();
     order.sort_by_key(|&idx| StableHash::new().number(idx as u64).finish());
     let test = Sessions::of_events(order.iter().map(|&idx| all[idx]));
-    let truth: Vec<bool> = order.iter().map(|&idx| idx >= n_normal).collect();
+    (test, order.iter().map(|&idx| idx >= n_normal).collect())
+}
 
-    let wanted = |name: &str| args.detector.is_empty() || args.detector.iter().any(|wanted| wanted == name);
+/// Judges each detector asked for, then what a user gets by default, then the combinations. `tell` hears each verdict.
+pub fn judge_all(
+    args: &Args,
+    training: &Training,
+    test: &Sessions,
+    tell: &mut dyn FnMut(&Judged),
+) -> anyhow::Result<()> {
+    let wanted = |name: &str| is_wanted(args, name);
     let part_of_wanted = |name: &str| COMBINED.iter().any(|parts| wanted(&parts.join("|")) && parts.contains(&name));
     let mut judged: Vec<Judged> = Vec::new();
     for entry in REGISTRY.iter().filter(|entry| wanted(entry.name) || part_of_wanted(entry.name)) {
         let seeds: Vec<Option<u64>> =
             if entry.is_seeded { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
         for seed in seeds {
-            let verdict = judge(entry, seed, &training, &test)?;
+            let verdict = judge(entry, seed, training, test)?;
             if wanted(entry.name) {
-                report(row(&verdict, &truth));
+                tell(&verdict);
             }
             judged.push(verdict);
         }
     }
     if wanted(DEFAULT) {
-        report(row(&product(args.seeds[0], &training, &test)?, &truth));
+        tell(&product(args.seeds[0], &training.sessions, test)?);
     }
     for parts in COMBINED.iter().filter(|parts| wanted(&parts.join("|"))) {
         let members: Vec<&Judged> =
             parts.iter().filter_map(|part| judged.iter().find(|verdict| verdict.name == *part)).collect();
-        report(row(&any_of(&members), &truth));
-    }
-    for share in POISONED {
-        for &seed in &args.seeds {
-            let poisoned = poisoned(&split, share, seed);
-            for entry in REGISTRY.iter().filter(|entry| wanted(entry.name)) {
-                let verdict = judge(entry, entry.is_seeded.then_some(seed), &poisoned, &test)?;
-                report(ResultRow {
-                    dataset: format!("hdfs, {} % of the training abnormal", share * 100.0),
-                    seed: Some(seed),
-                    ..row(&verdict, &truth)
-                });
-            }
-        }
+        tell(&any_of(&members));
     }
     Ok(())
+}
+
+/// The verdict of [`FLAG_ALL`] on `n` sessions.
+pub fn flag_all(n: usize) -> Judged {
+    Judged {
+        flagged_by: Vec::new(),
+        name: FLAG_ALL.to_owned(),
+        seed: None,
+        scores: vec![1.0; n],
+        flagged: vec![true; n],
+        threshold: f64::NAN,
+        rule: "flags everything",
+        records_per_second: f64::NAN,
+        cpu_seconds: None,
+    }
 }
 
 /// Shares of abnormal sessions in the training data, for the rows that show what poisoning does.
@@ -204,7 +284,9 @@ fn poisoned(split: &SessionSplit, share: f64, seed: u64) -> Sessions {
 }
 
 /// Fits, fixes the threshold, then scores the test part.
-fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions) -> anyhow::Result<Judged> {
+fn judge(entry: &Entry, seed: Option<u64>, training: &Training, test: &Sessions) -> anyhow::Result<Judged> {
+    let Training { sessions: training, cut, rule } = training;
+    let cut = *cut;
     reset_peak_rss();
     let before = Usage::now();
     let bar = crate::progress::bar(test.len() as u64, entry.name);
@@ -215,14 +297,13 @@ fn judge(entry: &Entry, seed: Option<u64>, training: &Sessions, test: &Sessions)
             let windows = training.windows(0..training.len());
             (entry.fit(&config, &windows, seed.unwrap_or(1))?, threshold, "published threshold")
         }
-        // Our rule: the last part of the training sessions decides.
+        // Our rule: a part of the training sessions decides.
         None => {
-            let cut = training.len() * 7 / 10;
             let mut detector = entry.fit(&config, &training.windows(0..cut), seed.unwrap_or(1))?;
             let held_out = score_all(&mut *detector, training, cut..training.len(), |_| ());
             let threshold = Calibration::fit(&held_out).threshold(SIGNIFICANCE).unwrap_or(f64::INFINITY);
             // Calibration means "from here on", the comparison below means "above".
-            (detector, threshold.next_down(), "calibrated on the last 30 % of training")
+            (detector, threshold.next_down(), *rule)
         }
     };
     let started = Instant::now();
@@ -253,7 +334,10 @@ fn product(seed: u64, training: &Sessions, test: &Sessions) -> anyhow::Result<Ju
     // Without times there is no day over which a budget could be spent.
     let alerting = AlertConfig { budget: Budget::UNLIMITED, ..AlertConfig::default() };
     let mut monitor = Monitor::new(MonitorConfig { warm_up, seed, alerting, ..MonitorConfig::default() })?;
-    monitor.process(&training.windows(0..training.len()));
+    let mut warm = training.windows(0..training.len());
+    // The part that fixes thresholds elsewhere may come last although it is no later.
+    warm.sort_by_key(|window| window.as_log().map_or(0, |log| log.span_unix_nano().0));
+    monitor.process(&warm);
     anyhow::ensure!(monitor.is_in_service(), "the detectors did not warm up on the training part");
     let order: Vec<usize> = (0..test.len()).collect();
     let bar = crate::progress::bar(test.len() as u64, DEFAULT);
@@ -318,10 +402,12 @@ fn ranks(scores: &[f64]) -> Vec<f64> {
     scores.iter().map(|score| sorted.partition_point(|other| other < score) as f64 / scores.len() as f64).collect()
 }
 
-fn row(verdict: &Judged, truth: &[bool]) -> ResultRow {
+/// The row of a verdict.
+pub fn row(protocol: &str, dataset: &str, verdict: &Judged, truth: &[bool]) -> ResultRow {
     let counts = Confusion::of(verdict.flagged.iter().copied().zip(truth.iter().copied()));
-    let mut row = ResultRow::new("hdfs-deeplog", "hdfs", &verdict.name)
+    let mut row = ResultRow::new(protocol, dataset, &verdict.name)
         .with_confusion(&counts)
+        .with_extra("balanced_accuracy", counts.balanced_accuracy())
         .with_extra("rule", verdict.rule)
         .with_extra("threshold", if verdict.threshold.is_finite() { verdict.threshold.into() } else { Value::Null });
     let by_detector: Map<String, Value> = (verdict.flagged_by.iter())
@@ -335,7 +421,7 @@ fn row(verdict: &Judged, truth: &[bool]) -> ResultRow {
     }
     row.seed = verdict.seed;
     row.auprc = average_precision(&verdict.scores, truth);
-    row.records_per_second = Some(verdict.records_per_second);
+    row.records_per_second = Some(verdict.records_per_second).filter(|rate| rate.is_finite());
     row.cpu_seconds = verdict.cpu_seconds;
     row.peak_rss_bytes = Usage::now().peak_rss_bytes;
     row
