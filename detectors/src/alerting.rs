@@ -174,11 +174,11 @@ impl Alerter {
             let episodes = self.by_key.get(window.key());
             // An open episode has been counted.
             let is_new = episodes.is_none_or(|open| open.iter().all(|open| open.0 != scored.detector));
-            let ledger = self.ledger_of(scored.detector);
+            let ledger = &mut self.ledgers[self.last_asked];
             if is_new {
                 ledger.discoveries.observe(p_value);
             }
-            let level = ledger.level();
+            let level = ledger.level(&self.config);
             let q_value = ledger.discoveries.q_value(p_value, significance);
             if (level >= 1.0 || q_value <= level) && self.raise(window, scored, detector) {
                 self.ledger_of(scored.detector).alerted(q_value);

@@ -23,7 +23,8 @@ pub(crate) struct Ledger {
     pub(crate) n_alerts: u64,
     /// The same, faded.
     recent: Recent,
-    level: f64,
+    /// None before the first session has begun.
+    level: Option<f64>,
     /// False alerts that may be expected beyond those that come in with time; a day's share at first.
     credit: Option<f64>,
     newest_unix_nano: Option<i64>,
@@ -46,7 +47,7 @@ impl Ledger {
             n_sessions: 0,
             n_alerts: 0,
             recent: Recent::default(),
-            level: 0.0,
+            level: None,
             credit: None,
             newest_unix_nano: None,
         }
@@ -85,15 +86,16 @@ impl Ledger {
     /// spent it keeps to the rate at which it comes in.
     fn spend(&mut self, days: f64, rules: &AlertConfig, n_detectors: usize) {
         let Some(share) = rules.budget.a_day().map(|budget| budget / n_detectors.max(1) as f64) else {
-            self.level = rules.false_discovery_rate;
+            self.level = Some(rules.false_discovery_rate);
             return;
         };
         let cost = |level: f64| FALSE_PER_LEVEL * level / HORIZON;
         let credit = self.credit.unwrap_or(share) + share * days;
         let steady = rules.budget.level(self.sessions_per_day(), n_detectors).min(rules.false_discovery_rate);
         let has_credit = credit >= cost(rules.false_discovery_rate);
-        self.level = if has_credit { rules.false_discovery_rate } else { steady };
-        self.credit = Some((credit - cost(self.level)).clamp(0.0, share));
+        let level = if has_credit { rules.false_discovery_rate } else { steady };
+        self.level = Some(level);
+        self.credit = Some((credit - cost(level)).clamp(0.0, share));
     }
 
     /// An alert was raised; it is false with about this probability.
@@ -104,8 +106,8 @@ impl Ledger {
     }
 
     /// The false-discovery level that keeps the rate and the budget.
-    pub(crate) fn level(&self) -> f64 {
-        self.level
+    pub(crate) fn level(&self, rules: &AlertConfig) -> f64 {
+        self.level.unwrap_or(rules.false_discovery_rate)
     }
 
     /// None while no time has passed.
@@ -180,7 +182,7 @@ mod tests {
                     continue;
                 }
                 ledger.discoveries.observe(p_value);
-                let level = ledger.level();
+                let level = ledger.level(&rules);
                 n_alerts += f64::from(u8::from(ledger.discoveries.q_value(p_value, 0.01) <= level));
             }
             let ratio = n_alerts / n_days / (budget / n_detectors as f64);

@@ -565,7 +565,7 @@ impl Monitor {
                 promised_per_day: budget.a_day().map(|budget| budget / ledgers.len() as f64),
                 alerts_per_day: ledger.alerts_per_day().unwrap_or(0.0),
                 false_per_day: ledger.false_per_day().unwrap_or(0.0),
-                false_discovery_rate: ledger.level(),
+                false_discovery_rate: ledger.level(&self.config.alerting),
                 drift: ledger.drift.excess(),
                 shadow: shadow.map(|shadow| shadow.status.clone()),
                 previous_version: previous.map(Model::version),
