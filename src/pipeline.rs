@@ -30,7 +30,7 @@ use faultline_detectors::{
     lifecycle::{Fitted, Monitor, MonitorEvent, Replacement},
     windowing::Windower,
 };
-use faultline_parsers::LogParser;
+use faultline_parsers::{DrainStats, LogParser};
 use faultline_rca::Correlator;
 use faultline_store::Store;
 use tokio::sync::mpsc;
@@ -284,11 +284,29 @@ fn parse(accepted: &Receiver<Batch>, to_keep: &Sender<Parsed>, mut parser: LogPa
         };
         n_batches += 1;
         let changed = parser.drain_changes();
-        let templates = if n_batches.is_multiple_of(TEMPLATE_INTERVAL) { parser.templates() } else { changed };
+        let is_due = n_batches.is_multiple_of(TEMPLATE_INTERVAL);
+        if is_due || n_batches == 1 {
+            count_templates(&parser);
+        }
+        let templates = if is_due { parser.templates() } else { changed };
         to_keep.send(Parsed { batch: Some(batch), templates })?;
     }
+    count_templates(&parser);
     // The last word on counts.
     to_keep.send(Parsed { batch: None, templates: parser.templates() })
+}
+
+/// What the parser has done so far, over all streams.
+fn count_templates(parser: &LogParser) {
+    let stats = parser.drain_stats();
+    let total = |of: fn(&DrainStats) -> u64| stats.iter().map(|(_, stats)| of(stats)).sum::<u64>();
+    metrics::counter!("faultline_parser_lines_total").absolute(total(|stats| stats.lines));
+    metrics::counter!("faultline_parser_templates_created_total").absolute(total(|stats| stats.created));
+    metrics::counter!("faultline_parser_templates_evicted_total").absolute(total(|stats| stats.evicted));
+    metrics::counter!("faultline_parser_templates_merged_total").absolute(total(|stats| stats.merged));
+    metrics::counter!("faultline_parser_limited_lines_total").absolute(total(|stats| stats.limited_lines));
+    metrics::counter!("faultline_parser_cut_lines_total").absolute(total(|stats| stats.cut_lines + stats.cut_tokens));
+    metrics::counter!("faultline_parser_unmatched_headers_total").absolute(parser.stats().unmatched_headers);
 }
 
 /// Station 5: batches to Parquet segments. A batch is in the store before a detector sees it, so that the lines behind

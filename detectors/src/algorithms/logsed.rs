@@ -280,8 +280,12 @@ impl Model {
                 let Some(from) = step.from else { return };
                 let lag = record.time_unix_nano.saturating_sub(window.records[from].time_unix_nano);
                 n_lags += 1.0;
-                slowness += edge.lag.surprise(lag, resolution).min(weigh::CAP);
-                let surprise = edge.lag.tail_surprise(lag, resolution);
+                if !is_fresh && !window.is_closed() {
+                    return;
+                }
+                let body = edge.lag.surprise(lag, resolution);
+                slowness += body.min(weigh::CAP);
+                let surprise = edge.lag.with_tail(body, lag, resolution);
                 if is_fresh && latest.is_none_or(|latest| surprise > latest.surprise) {
                     let (edge, lag_nanos) = (Some(edge), Some(lag));
                     latest = Some(Anomaly { kind: Kind::Latency, position, edge, lag_nanos, surprise });

@@ -93,10 +93,9 @@ impl Lag {
         ((nanos.max(0) + resolution_nanos) as f64 / median).powf(steepness).ln_1p()
     }
 
-    /// The same with a heavier tail beyond the 99 % quantile: a Pareto distribution of exponent [`TAIL`]. A log-logistic one through
+    /// That surprise, `body`, with a heavier tail beyond the 99 % quantile: a Pareto distribution of exponent [`TAIL`]. A log-logistic one through
     /// everyday lags holds the pauses of a garbage collector or a disk to be all but impossible.
-    pub fn tail_surprise(&self, nanos: i64, resolution_nanos: i64) -> f64 {
-        let body = self.surprise(nanos, resolution_nanos);
+    pub fn with_tail(&self, body: f64, nanos: i64, resolution_nanos: i64) -> f64 {
         if nanos <= self.p99_nanos {
             return body;
         }
