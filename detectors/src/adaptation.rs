@@ -10,7 +10,7 @@
 //! `max_sessions_per_minute` allows. So who wants an attack to be learned must make it hold a twentieth of all
 //! sessions for as long as the memory reaches back, which is told to operators as drift, and then be promoted.
 //!
-//! Cost: a copy of each session that is kept. Memory: `recent_sessions`, at most [`MAX_RECORDS`] records (32 bytes each).
+//! Cost: a copy of each session that is kept. Memory: `recent_sessions`, at most 500,000 records (32 bytes each).
 
 use std::{
     collections::{BTreeMap, VecDeque},
