@@ -401,14 +401,7 @@ async fn readiness_follows_what_the_program_says() {
 #[tokio::test]
 async fn every_documented_route_is_served_and_every_reference_resolves() {
     let fixture = filled();
-    let shadow = ShadowStatus {
-        model_version: 8,
-        n_training: 500,
-        n_validation: 100,
-        abnormal_share: 0.01,
-        active_abnormal_share: 0.9,
-    };
-    let logsed = DetectorStatus { shadow: Some(shadow), previous_version: Some(6), ..status("logsed") };
+    let logsed = DetectorStatus { shadow: Some(shadow()), previous_version: Some(6), ..status("logsed") };
     fixture.store.put_detectors(&[logsed]).expect("written");
     let document = ok(&fixture, "/api/v1/openapi.json").await;
     assert_eq!(document["openapi"], json!("3.1.0"));
@@ -558,6 +551,16 @@ async fn the_server_answers_on_a_socket_and_stops_when_told() {
     server.await.expect("no panic").expect("a clean end");
 }
 
+fn shadow() -> ShadowStatus {
+    ShadowStatus {
+        model_version: 8,
+        n_training: 500,
+        n_validation: 100,
+        abnormal_share: 0.01,
+        active_abnormal_share: 0.9,
+    }
+}
+
 fn status(name: &str) -> DetectorStatus {
     DetectorStatus {
         detector: name.to_owned(),
@@ -593,14 +596,7 @@ async fn detectors_show_what_was_promised_and_what_came() {
 #[tokio::test]
 async fn an_operator_promotes_a_shadow_and_rolls_back() {
     let fixture = fixture();
-    let shadow = ShadowStatus {
-        model_version: 8,
-        n_training: 500,
-        n_validation: 100,
-        abnormal_share: 0.01,
-        active_abnormal_share: 0.9,
-    };
-    let with_shadow = DetectorStatus { shadow: Some(shadow), ..status("logsed") };
+    let with_shadow = DetectorStatus { shadow: Some(shadow()), ..status("logsed") };
     fixture.store.put_detectors(&[with_shadow, status("ensemble")]).expect("written");
     let order = async |path: &str| {
         let response = send(&fixture, Request::post(path).body(Body::empty()).expect("a request")).await;

@@ -167,9 +167,11 @@ impl Recent {
         self.sessions.iter().map(|(session, _)| session.window(&self.services, &self.templates)).collect()
     }
 
-    /// Takes note of the texts that a fit will see.
+    /// Takes note of the texts that a fit will see, when there are others than before.
     pub(crate) fn know(&mut self, templates: &TemplateTexts) {
-        self.templates.clone_from(templates);
+        if self.templates.len() != templates.len() {
+            self.templates.clone_from(templates);
+        }
     }
 
     /// Fits successors of `detectors` on what there is; none when that is too little.

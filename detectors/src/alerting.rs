@@ -237,12 +237,6 @@ impl Alerter {
         }
     }
 
-    /// The rates and the budget that are in effect.
-    #[must_use]
-    pub fn config(&self) -> &AlertConfig {
-        &self.config
-    }
-
     /// The session has ended: its alerts that have been told of are resolved. Returns what each detector said of it in the end.
     pub fn close(&mut self, key: &WindowKey) -> Vec<Verdict> {
         let verdicts = self.worst.remove(key).unwrap_or_default();

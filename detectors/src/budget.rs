@@ -2,14 +2,13 @@
 //!
 //! A budget bounds false alerts, not alerts: a system that fails a hundred times a day is told of a hundred times. So it is no
 //! cap on alerts but a limit on the false-discovery level of `discovery`. Where nothing fails, a sliding horizon of sessions
-//! holds a false discovery about [`FALSE_PER_LEVEL`]·q times at level q (measured by simulation for q from .001 to .35, where
-//! the factor lies between .8 and 1.5; a test repeats it). A detector that judges λ sessions a day passes λ / HORIZON horizons,
+//! holds a false discovery about [`FALSE_PER_LEVEL`]·q times at level q (a simulation with q from .001 to .35 gave
+//! factors from .8 to 1.5; a test of `ledger` keeps budgets within a factor of two). A detector that judges λ sessions a day passes λ / HORIZON horizons,
 //! so to be granted b false alerts a day its level must be at most b · HORIZON / (λ · FALSE_PER_LEVEL). Detectors share a
 //! budget equally; those that agree with each other spend less than it. A day's share may be spent at once (`ledger`).
 //!
 //! The busier a system, the stronger must the evidence be: one odd session in a million is chance, thirty of one kind in a second
-//! are not. Fails as p-values fail: when normal operation changes faster than the calibration follows, which the drift monitor
-//! tells of. Cost: a division a session.
+//! are not. Fails as p-values fail: when normal operation changes, since calibrations stay as fitted; `drift` tells of it. Cost: a division a session.
 
 use std::{fmt, str::FromStr};
 

@@ -7,7 +7,8 @@
 //!
 //! Beyond the paper: support. One poisoned session in training hides an unseen template from the paper's rule;
 //! with `min_support` 2 it does not. And drift: sessions are judged alike for ever, but in a stream without a session key
-//! an unknown template is reported once (`max_stream_reports`) and then taken for known.
+//! an unknown template is reported once (`max_stream_reports`) and then taken for known, as is everywhere one that came with a
+//! new version of its service.
 
 use faultline_core::{Detector, DetectorError, Evidence, Score, Signal, TemplateId, Window};
 use rustc_hash::FxHashMap;
