@@ -31,7 +31,7 @@ pub use score::{Evidence, Expected, Score};
 pub use status::{DetectorStatus, ModelState, ShadowStatus};
 pub use template::{Param, ParamKind, RecordId, Template, TemplateId, TemplateTexts};
 pub use traits::{
-    BoxFuture, Detector, DetectorError, Environment, Executor, Localizer, Outlet, OutletError, Parser, Policy, Sink,
-    Source, SourceError,
+    BoxFuture, Detector, DetectorError, Environment, Executor, Localizer, Outlet, OutletError, Overdue, Parser, Policy,
+    Sink, Source, SourceError,
 };
 pub use window::{LogEntry, LogWindow, ServiceIdx, Signal, Window, WindowKey, WindowState};

@@ -3,7 +3,7 @@
 //! Compute traits ([`Parser`], [`Detector`], [`Localizer`], [`Policy`]) are synchronous and deterministic. Edge traits
 //! ([`Source`], [`Executor`], [`Sink`]) return boxed futures, so that this crate names no async runtime.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
     action::{Action, Outcome},
@@ -13,8 +13,8 @@ use crate::{
     error::{Classified, Domain},
     incident::{Cause, Incident},
     score::{Evidence, Score},
-    template::Template,
-    window::{Signal, Window},
+    template::{Template, TemplateTexts},
+    window::{LogEntry, LogWindow, Signal, Window, WindowKey, WindowState},
 };
 
 /// A future that can cross threads.
@@ -55,7 +55,7 @@ pub trait Source: Send {
     /// Receives until the input ends or `stop` resolves, then returns.
     fn run<'a>(
         self: Box<Self>,
-        outlet: std::sync::Arc<dyn Outlet>,
+        outlet: Arc<dyn Outlet>,
         stop: BoxFuture<'a, ()>,
     ) -> BoxFuture<'a, Result<(), SourceError>>
     where
@@ -118,17 +118,61 @@ pub trait Detector: Send {
     /// window holds nothing it judges).
     fn score(&mut self, windows: &[Window<'_>], scores: &mut Vec<Option<Score>>);
 
-    /// Why `window` got `score`. Called after [`Detector::score`] and before [`Detector::learn`].
+    /// The input is complete up to this event time: what should have happened by now and has not, each told once. For
+    /// detectors that wait for records; a session without news is not shown to [`Detector::score`] again.
+    fn advance(&mut self, _watermark_unix_nano: i64) -> Vec<Overdue> {
+        Vec::new()
+    }
+
+    /// Why `window` got `score`. Called after [`Detector::score`] or [`Detector::advance`] and before [`Detector::learn`].
     fn explain(&self, window: &Window<'_>, score: &Score) -> Evidence;
 
     /// Learns from windows that are held to be normal. A detector that does not learn online ignores them.
     fn learn(&mut self, windows: &[Window<'_>]);
+
+    /// A person says that what it found in `window` is normal: nothing in it is to score `cut` or more from now on. Says
+    /// how many things it changed, 0 where it does not learn from verdicts; where it did, its version may change.
+    fn accept(&mut self, _window: &Window<'_>, _cut: f64) -> usize {
+        0
+    }
 
     /// The fitted state, which the registry can load again.
     ///
     /// # Errors
     /// When the state cannot be encoded.
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError>;
+}
+
+/// Records of a session that have waited for too long, as [`Detector::advance`] tells of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overdue {
+    /// Which session.
+    pub key: WindowKey,
+    /// The records that wait.
+    pub records: Vec<LogEntry>,
+    /// Service names by [`LogEntry::service`] of these records.
+    pub services: Vec<Arc<str>>,
+    /// Whether the records have no session key.
+    pub is_stream: bool,
+    /// How abnormal that is by now; its culprit is one of these records.
+    pub score: Score,
+}
+
+impl Overdue {
+    /// The records as an open window with nothing fresh in it.
+    #[must_use]
+    pub fn window<'a>(&'a self, templates: &'a TemplateTexts) -> Window<'a> {
+        Window::Log(LogWindow {
+            key: &self.key,
+            records: &self.records,
+            fresh: self.records.len(),
+            n_dropped: 0,
+            state: WindowState::Open,
+            is_stream: self.is_stream,
+            services: &self.services,
+            templates,
+        })
+    }
 }
 
 /// A detector that could not be fitted, loaded or saved.
