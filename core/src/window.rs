@@ -1,25 +1,37 @@
-//! What a detector sees: a run of records for one key (stations 6 and 7).
+//! What a detector sees: a run of records, of points or of spans for one key (stations 6 and 7).
 //!
 //! Windows borrow from the windowing station's session table, so handing one to ten detectors copies nothing.
 //! Labels have no field here on purpose: they never reach a detector.
 
 use std::sync::Arc;
 
-use crate::template::{RecordId, TemplateId, TemplateTexts};
+use crate::{
+    series::{GroupWindow, SeriesWindow},
+    template::{RecordId, TemplateId, TemplateTexts},
+    trace::TraceWindow,
+};
 
 /// Which kind of telemetry a detector scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// Log records, as runs of template ids.
     Logs,
+    /// Metrics, one series at a time.
+    Series,
+    /// Metrics, all series of one instance side by side.
+    Groups,
+    /// Traces, as trees of spans.
+    Traces,
 }
 
 impl Signal {
-    /// Lower-case name as in labels and configuration.
+    /// Lower-case name of the telemetry, as in labels and configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Logs => "logs",
+            Self::Series | Self::Groups => "metrics",
+            Self::Traces => "traces",
         }
     }
 }
@@ -106,6 +118,18 @@ impl<'a> LogWindow<'a> {
     pub fn is_closed(&self) -> bool {
         self.state == WindowState::Closed
     }
+
+    /// The record that a score names.
+    #[must_use]
+    pub fn culprit(&self, idx: usize) -> Option<Culprit<'a>> {
+        let record = self.records.get(idx)?;
+        let service = self.services.get(record.service as usize);
+        Some(Culprit {
+            time_unix_nano: record.time_unix_nano,
+            service: service.map_or("", |service| &**service),
+            severity_number: record.severity_number,
+        })
+    }
 }
 
 /// What a detector sees.
@@ -114,6 +138,23 @@ impl<'a> LogWindow<'a> {
 pub enum Window<'a> {
     /// A run of log records.
     Log(LogWindow<'a>),
+    /// A run of points of one series.
+    Series(SeriesWindow<'a>),
+    /// A run of points of all series of one instance.
+    Group(GroupWindow<'a>),
+    /// One trace.
+    Trace(TraceWindow<'a>),
+}
+
+/// The item of a window that decided a score, as an alert tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Culprit<'a> {
+    /// Event time, nanoseconds since the epoch.
+    pub time_unix_nano: i64,
+    /// Service that it came from; empty when not known.
+    pub service: &'a str,
+    /// OpenTelemetry severity number, 0 where there is none.
+    pub severity_number: u8,
 }
 
 impl<'a> Window<'a> {
@@ -122,22 +163,85 @@ impl<'a> Window<'a> {
     pub fn signal(&self) -> Signal {
         match self {
             Self::Log(_) => Signal::Logs,
+            Self::Series(_) => Signal::Series,
+            Self::Group(_) => Signal::Groups,
+            Self::Trace(_) => Signal::Traces,
         }
     }
 
     /// The log window, where it is one.
     #[must_use]
     pub fn as_log(&self) -> Option<&LogWindow<'a>> {
-        match self {
-            Self::Log(window) => Some(window),
-        }
+        if let Self::Log(window) = self { Some(window) } else { None }
     }
 
-    /// Which session, series or trace it belongs to.
+    /// The run of points of one series, where it is one.
+    #[must_use]
+    pub fn as_series(&self) -> Option<&SeriesWindow<'a>> {
+        if let Self::Series(window) = self { Some(window) } else { None }
+    }
+
+    /// The run of points of one instance, where it is one.
+    #[must_use]
+    pub fn as_group(&self) -> Option<&GroupWindow<'a>> {
+        if let Self::Group(window) = self { Some(window) } else { None }
+    }
+
+    /// The trace, where it is one.
+    #[must_use]
+    pub fn as_trace(&self) -> Option<&TraceWindow<'a>> {
+        if let Self::Trace(window) = self { Some(window) } else { None }
+    }
+
+    /// Which session, series, instance or trace it belongs to.
     #[must_use]
     pub fn key(&self) -> &'a WindowKey {
         match self {
             Self::Log(window) => window.key,
+            Self::Series(window) => window.key,
+            Self::Group(window) => window.key,
+            Self::Trace(window) => window.key,
+        }
+    }
+
+    /// Event time of its first and of its last new item, both inclusive; of all items where none is new.
+    #[must_use]
+    pub fn span_unix_nano(&self) -> (i64, i64) {
+        match self {
+            Self::Log(window) => window.span_unix_nano(),
+            Self::Series(window) => window.span_unix_nano(),
+            Self::Group(window) => window.span_unix_nano(),
+            Self::Trace(window) => window.span_unix_nano(),
+        }
+    }
+
+    /// The item that a score names, where there is such an item.
+    #[must_use]
+    pub fn culprit(&self, idx: usize) -> Option<Culprit<'a>> {
+        match self {
+            Self::Log(window) => window.culprit(idx),
+            Self::Series(window) => window.culprit(idx),
+            Self::Group(window) => window.culprit(idx),
+            Self::Trace(window) => window.culprit(idx),
+        }
+    }
+
+    /// Whether nothing of its session has come before. A series or an instance has no session: each of its windows counts.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        match self {
+            Self::Log(window) => window.fresh == 0 && window.n_dropped == 0,
+            Self::Series(_) | Self::Group(_) | Self::Trace(_) => true,
+        }
+    }
+
+    /// Whether nothing more of its session will come. A series goes on; its windows are judged as they are.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Log(window) => window.is_closed(),
+            Self::Series(_) | Self::Group(_) => false,
+            Self::Trace(_) => true,
         }
     }
 }

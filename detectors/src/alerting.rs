@@ -12,7 +12,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use faultline_core::{Alert, AlertId, AlertState, Detector, Evidence, LogEntry, Score, Severity, Window, WindowKey};
+use faultline_core::{
+    Alert, AlertId, AlertState, Culprit, Detector, Evidence, Score, Severity, Signal, Window, WindowKey,
+};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -165,9 +167,9 @@ impl Alerter {
     pub fn observe(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
         let significance = self.config.significance;
         self.ledger_of(scored.detector);
-        if begins(window) {
+        if window.is_first() {
             let n_detectors = self.ledgers.len();
-            self.ledgers[self.last_asked].begin_session(span_start(window), &self.config, n_detectors);
+            self.ledgers[self.last_asked].begin_session(window.span_unix_nano().0, &self.config, n_detectors);
         }
         let p_value = scored.p_value;
         if p_value <= significance {
@@ -189,8 +191,8 @@ impl Alerter {
 
     /// Begins an alert or adds to the one that is open; `true` when it began.
     fn raise(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) -> bool {
-        let culprit = culprit_of(window, &scored.score);
-        let at = culprit.map_or_else(|| span_end(window), |record| record.time_unix_nano);
+        let culprit = window.culprit(scored.score.culprit);
+        let at = culprit.map_or_else(|| window.span_unix_nano().1, |culprit| culprit.time_unix_nano);
         let open = self.by_key.get(window.key()).and_then(|open| open.iter().find(|open| open.0 == scored.detector));
         if let Some(&(_, begun)) = open {
             if self.fold(begun, at, culprit, window, scored, detector) {
@@ -211,6 +213,11 @@ impl Alerter {
     /// Remembers the worst of a session until it has ended.
     fn account(&mut self, window: &Window<'_>, scored: &Scored) {
         let Scored { detector, p_value, .. } = *scored;
+        // A series has no end at which its worst could be told.
+        if matches!(window.signal(), Signal::Series | Signal::Groups) {
+            self.ledger_of(detector).drift.observe(p_value);
+            return;
+        }
         let piece = Verdict { detector, score: scored.score.value, p_value };
         let key = window.key();
         if !self.worst.contains_key(key) {
@@ -310,7 +317,7 @@ impl Alerter {
     fn begin(
         &mut self,
         at: i64,
-        culprit: Option<&LogEntry>,
+        culprit: Option<Culprit<'_>>,
         window: &Window<'_>,
         scored: &Scored,
         detector: &dyn Detector,
@@ -323,7 +330,7 @@ impl Alerter {
             signal: window.signal().name().to_owned(),
             stream: key.stream.to_string(),
             session: key.session.to_string(),
-            service: service_of(window, culprit),
+            service: service_of(culprit),
             severity: severity_of(scored.p_value, self.config.significance, culprit),
             state: AlertState::Firing,
             p_value: scored.p_value,
@@ -348,7 +355,7 @@ impl Alerter {
         &mut self,
         begun: u64,
         at: i64,
-        culprit: Option<&LogEntry>,
+        culprit: Option<Culprit<'_>>,
         window: &Window<'_>,
         scored: &Scored,
         detector: &dyn Detector,
@@ -367,7 +374,7 @@ impl Alerter {
         if scored.p_value < alert.p_value {
             alert.p_value = scored.p_value;
             alert.score = scored.score.value;
-            alert.service = service_of(window, culprit);
+            alert.service = service_of(culprit);
             alert.evidence = explain(detector, window, &scored.score);
         }
         true
@@ -389,8 +396,8 @@ impl Alerter {
 
 /// An alert is a warning. It is critical when the record that decided it is fatal, or is an error and at
 /// the same time ten times less probable than an alert needs to be; it is for information when that record is a debug line.
-fn severity_of(p_value: f64, significance: f64, culprit: Option<&LogEntry>) -> Severity {
-    match culprit.map_or(0, |record| record.severity_number) {
+fn severity_of(p_value: f64, significance: f64, culprit: Option<Culprit<'_>>) -> Severity {
+    match culprit.map_or(0, |culprit| culprit.severity_number) {
         21.. => Severity::Critical,
         17.. if p_value <= significance / 10.0 => Severity::Critical,
         1..=8 => Severity::Info,
@@ -398,26 +405,8 @@ fn severity_of(p_value: f64, significance: f64, culprit: Option<&LogEntry>) -> S
     }
 }
 
-fn culprit_of<'a>(window: &Window<'a>, score: &Score) -> Option<&'a LogEntry> {
-    window.as_log().and_then(|log| log.records.get(score.culprit))
-}
-
-/// Whether no window of its session has come before.
-fn begins(window: &Window<'_>) -> bool {
-    window.as_log().is_some_and(|log| log.fresh == 0 && log.n_dropped == 0)
-}
-
-fn span_start(window: &Window<'_>) -> i64 {
-    window.as_log().map_or(0, |log| log.span_unix_nano().0)
-}
-
-fn span_end(window: &Window<'_>) -> i64 {
-    window.as_log().map_or(0, |log| log.span_unix_nano().1)
-}
-
-fn service_of(window: &Window<'_>, culprit: Option<&LogEntry>) -> String {
-    let services = window.as_log().map_or(&[][..], |log| log.services);
-    culprit.and_then(|record| services.get(record.service as usize)).map_or_else(String::new, ToString::to_string)
+fn service_of(culprit: Option<Culprit<'_>>) -> String {
+    culprit.map_or_else(String::new, |culprit| culprit.service.to_owned())
 }
 
 /// A detector's explanation, held to the size that an alert may have.
@@ -429,7 +418,7 @@ fn explain(detector: &dyn Detector, window: &Window<'_>, score: &Score) -> Evide
 
 #[cfg(test)]
 mod tests {
-    use faultline_core::{DetectorError, Signal};
+    use faultline_core::DetectorError;
 
     use super::*;
     use crate::testing::Session;
@@ -591,8 +580,8 @@ mod tests {
 
     #[test]
     fn severity_follows_the_deciding_record() {
-        let record = |severity_number| LogEntry { severity_number, ..Session::of("a", &[1]).records[0] };
-        let severity = |severity_number, p_value| severity_of(p_value, 1e-3, Some(&record(severity_number)));
+        let culprit = |severity_number| Culprit { time_unix_nano: 1, service: "cart", severity_number };
+        let severity = |severity_number, p_value| severity_of(p_value, 1e-3, Some(culprit(severity_number)));
         assert_eq!(severity(9, 1e-9), Severity::Warning);
         assert_eq!(severity(5, 1e-9), Severity::Info);
         assert_eq!(severity(17, 1e-3), Severity::Warning);

@@ -20,7 +20,7 @@ pub(crate) mod collector;
 
 use std::collections::BTreeMap;
 
-use faultline_core::{Alert, DetectorStatus, LogWindow, ModelState, RecordId, Window};
+use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, Window};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -416,7 +416,7 @@ impl Monitor {
         for scored in scored {
             self.alerter.observe(&windows[scored.window], scored, models[scored.model].detector());
         }
-        for (idx, window) in windows.iter().enumerate().filter(|(_, window)| is_closed(window)) {
+        for (idx, window) in windows.iter().enumerate().filter(|(_, window)| window.is_closed()) {
             self.ended.push((idx, self.alerter.close(window.key())));
         }
         self.alerter.drain()
@@ -682,10 +682,6 @@ fn prime(alerter: &mut Alerter, models: &[Model]) {
         let span = end_unix_nano.saturating_sub(start_unix_nano);
         alerter.prime(model.name(), model.calibration().own_p_values(), n_training + n_calibration, span);
     }
-}
-
-fn is_closed(window: &Window<'_>) -> bool {
-    window.as_log().is_some_and(LogWindow::is_closed)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use faultline_core::{LogEntry, LogWindow, RecordId, TemplateTexts, Window, WindowKey, WindowState};
 
-use super::{WarmUp, is_closed};
+use super::WarmUp;
 
 /// Divides the warm-up's sessions into training and calibration: every so many-th ended session calibrates.
 ///
@@ -13,13 +13,13 @@ use super::{WarmUp, is_closed};
 pub(crate) fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>, Vec<Window<'a>>) {
     /// Ended sessions with which a calibration can do without open ones.
     const ENOUGH: usize = 100;
-    let has_enough = windows.iter().filter(|window| is_closed(window)).count() >= ENOUGH;
+    let has_enough = windows.iter().filter(|window| window.is_closed()).count() >= ENOUGH;
     let (mut training, mut calibration) = (Vec::new(), Vec::new());
     let mut n_candidates = 0;
     // A little more, so that a tenth of ten is one.
     let due = |n: u64| (n as f64 * share + 1e-9) as u64;
     for window in windows {
-        let is_candidate = !has_enough || is_closed(window);
+        let is_candidate = !has_enough || window.is_closed();
         n_candidates += u64::from(is_candidate);
         if is_candidate && due(n_candidates) > due(n_candidates - 1) {
             calibration.push(*window);
