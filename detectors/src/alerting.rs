@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{adaptation::Verdict, budget::Budget, error::Error, ledger::Ledger};
+use crate::{adaptation::Verdict, budget::Budget, calibrate::Calibration, drift::Shift, error::Error, ledger::Ledger};
 
 /// When scores become alerts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,6 +68,8 @@ pub struct Scored {
     pub score: Score,
     /// What the calibration makes of it.
     pub p_value: f64,
+    /// The same where recent scores stand, at least `p_value`: what decides about an alert (see `drift`).
+    pub p_recent: f64,
 }
 
 /// Counters and sizes.
@@ -151,16 +153,16 @@ impl Alerter {
         p_value <= self.config.significance
     }
 
-    /// Takes the calibration of a detector for its recent sessions, so that it does not start blind: the p-values of its
-    /// scores, of how many sessions of the warm-up, which took so long.
-    pub fn prime(
-        &mut self,
-        detector: &'static str,
-        p_values: impl IntoIterator<Item = f64>,
-        n_sessions: u64,
-        span_nanos: i64,
-    ) {
-        self.ledger_of(detector).prime(p_values, n_sessions, span_nanos);
+    /// Takes the calibration of a detector for its recent sessions, so that it does not start blind: of how many sessions of
+    /// the warm-up it is, and how long those took.
+    pub fn prime(&mut self, detector: &'static str, calibration: &Calibration, n_sessions: u64, span_nanos: i64) {
+        self.ledger_of(detector).prime(calibration, n_sessions, span_nanos);
+    }
+
+    /// How the scores of a detector have moved since it was calibrated.
+    #[must_use]
+    pub fn shift_of(&self, detector: &str) -> Option<Shift> {
+        self.ledgers.iter().find(|ledger| ledger.detector == detector)?.drift.shift()
     }
 
     /// Judges one scored window. `detector` explains it if it becomes, or worsens, an alert.
@@ -171,7 +173,7 @@ impl Alerter {
             let n_detectors = self.ledgers.len();
             self.ledgers[self.last_asked].begin_session(window.span_unix_nano().0, &self.config, n_detectors);
         }
-        let p_value = scored.p_value;
+        let p_value = scored.p_recent;
         if p_value <= significance {
             let episodes = self.by_key.get(window.key());
             // An open episode has been counted.
@@ -331,9 +333,9 @@ impl Alerter {
             stream: key.stream.to_string(),
             session: key.session.to_string(),
             service: service_of(culprit),
-            severity: severity_of(scored.p_value, self.config.significance, culprit),
+            severity: severity_of(scored.p_recent, self.config.significance, culprit),
             state: AlertState::Firing,
-            p_value: scored.p_value,
+            p_value: scored.p_recent,
             score: scored.score.value,
             start_unix_nano: at,
             end_unix_nano: at,
@@ -370,9 +372,9 @@ impl Alerter {
         alert.end_unix_nano = alert.end_unix_nano.max(at);
         self.by_end.insert((alert.end_unix_nano, begun));
         alert.n_windows += 1;
-        alert.severity = alert.severity.max(severity_of(scored.p_value, self.config.significance, culprit));
-        if scored.p_value < alert.p_value {
-            alert.p_value = scored.p_value;
+        alert.severity = alert.severity.max(severity_of(scored.p_recent, self.config.significance, culprit));
+        if scored.p_recent < alert.p_value {
+            alert.p_value = scored.p_recent;
             alert.score = scored.score.value;
             alert.service = service_of(culprit);
             alert.evidence = explain(detector, window, &scored.score);
@@ -460,7 +462,7 @@ mod tests {
 
     fn scored(culprit: usize, p_value: f64) -> Scored {
         let score = Score { value: -p_value.log10(), culprit };
-        Scored { window: 0, model: 0, detector: "dummy", version: 3, score, p_value }
+        Scored { window: 0, model: 0, detector: "dummy", version: 3, score, p_value, p_recent: p_value }
     }
 
     fn alerter(config: AlertConfig) -> Alerter {
@@ -499,7 +501,7 @@ mod tests {
         assert_eq!(n_alerts(200), 1, "the first session of all");
         assert!(n_alerts(10) >= 15, "one in ten is more than chance: {}", n_alerts(10));
         let mut primed = alerter(config.clone());
-        primed.prime("dummy", std::iter::repeat_n(0.5, 1000), 1000, 0);
+        primed.prime("dummy", &Calibration::fit(&vec![1.0; 1000]), 1000, 0);
         primed.observe(&sessions[0].closed(), &scored(0, 2e-3), &Dummy);
         assert_eq!(primed.drain(), [], "a thousand sessions have one of these by chance");
     }

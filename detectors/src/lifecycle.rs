@@ -405,6 +405,11 @@ impl Monitor {
                     events.push(MonitorEvent::Sidelined { detector: model.name(), reason });
                 }
                 scored[from..].iter_mut().for_each(|scored| scored.window += first);
+                if let Some(shift) = self.alerter.shift_of(model.name()) {
+                    let calibration = model.calibration();
+                    let recent = |scored: &Scored| calibration.p_value(shift.undo(scored.score.value));
+                    scored[from..].iter_mut().for_each(|scored| scored.p_recent = recent(scored).max(scored.p_value));
+                }
             }
         }
         Scores { scored, events, n_taken }
@@ -680,7 +685,7 @@ fn prime(alerter: &mut Alerter, models: &[Model]) {
     for model in models {
         let Provenance { n_training, n_calibration, start_unix_nano, end_unix_nano, .. } = model.provenance();
         let span = end_unix_nano.saturating_sub(start_unix_nano);
-        alerter.prime(model.name(), model.calibration().own_p_values(), n_training + n_calibration, span);
+        alerter.prime(model.name(), model.calibration(), n_training + n_calibration, span);
     }
 }
 

@@ -238,7 +238,7 @@ impl Model {
             }
             let p_value = self.calibration.p_value(score.value);
             let (detector, version) = (self.entry.name, self.version);
-            scored.push(Scored { window, model, detector, version, score, p_value });
+            scored.push(Scored { window, model, detector, version, score, p_value, p_recent: p_value });
         }
         self.n_scored += self.raw.iter().flatten().count() as u64;
         Ok(())
