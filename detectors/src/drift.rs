@@ -108,7 +108,8 @@ impl Drift {
         let (median, quintile) = (fitted(MEDIAN), fitted(QUINTILE));
         let recent_median = self.recent_score(&scores, MEDIAN).max(median);
         let recent_quintile = self.recent_score(&scores, QUINTILE).max(quintile);
-        let is_chance = LEVELS.iter().zip(self.n_at_most).all(|(level, n)| n / self.n_sessions - level <= self.chance());
+        let is_chance =
+            LEVELS.iter().zip(self.n_at_most).all(|(level, n)| n / self.n_sessions - level <= self.chance());
         if is_chance || (recent_median <= median && recent_quintile <= quintile) {
             return None;
         }
