@@ -236,6 +236,15 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_read_only_where_a_configuration_asks_for_them() {
+        assert!(REGISTRY.iter().all(|entry| !entry.reads_numbers(&Value::Null)), "they cost memory");
+        let reads = |name: &str, config: Value| entry(name).expect("it exists").reads_numbers(&config);
+        assert!(reads("deeplog", json!({"parameters": true})));
+        assert!(reads("ensemble", json!({"deeplog": {"parameters": true}})));
+        assert!(!reads("deeplog", json!({"parameters": "yes"})), "refused elsewhere");
+    }
+
+    #[test]
     fn a_given_key_overrides_only_itself() {
         let new_template = entry("new-template").expect("it exists");
         let mut expected = new_template.default_config();
