@@ -12,7 +12,7 @@ fn transfers(n: usize, seed: u64) -> Vec<Session> {
     let mut sessions = timed(n, seed);
     for session in &mut sessions {
         let gaussian = (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
-        let mut n_parts = || rng.random_range(1..6) as f32;
+        let mut n_parts = || f32::from(rng.random_range(1..6u8));
         session.numbers = vec![
             RecordNumbers::of([n_parts()]),
             RecordNumbers::of([(8.0 + 2.0 * gaussian).exp(), n_parts()]),
