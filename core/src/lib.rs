@@ -38,4 +38,7 @@ pub use traits::{
     BoxFuture, Detector, DetectorError, Environment, Executor, Localizer, Outlet, OutletError, Overdue, Parser, Policy,
     Sink, Source, SourceError,
 };
-pub use window::{Culprit, LogEntry, LogWindow, ServiceIdx, Signal, Window, WindowKey, WindowState};
+pub use window::{
+    Culprit, LogEntry, LogWindow, MAX_NUMBERS, Numbers, RecordNumbers, ServiceIdx, Signal, Window, WindowKey,
+    WindowState,
+};

@@ -65,6 +65,69 @@ pub struct LogEntry {
     pub is_since_deploy: bool,
 }
 
+/// The most numbers of one record that are kept: the first ones.
+pub const MAX_NUMBERS: usize = 4;
+
+/// The numbers in the text of one record, in their order. 16 bytes, copied freely.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordNumbers([f32; MAX_NUMBERS]);
+
+impl Default for RecordNumbers {
+    /// None. What is not a number marks the places that are not taken.
+    fn default() -> Self {
+        Self([f32::NAN; MAX_NUMBERS])
+    }
+}
+
+impl RecordNumbers {
+    /// The first [`MAX_NUMBERS`] of `numbers` that are finite; no more of them are asked for.
+    #[must_use]
+    pub fn of(numbers: impl IntoIterator<Item = f32>) -> Self {
+        let mut own = Self::default();
+        let finite = numbers.into_iter().filter(|number| number.is_finite());
+        own.0.iter_mut().zip(finite).for_each(|(place, number)| *place = number);
+        own
+    }
+
+    /// The numbers.
+    #[must_use]
+    pub fn as_slice(&self) -> &[f32] {
+        let n_numbers = self.0.iter().position(|number| number.is_nan()).unwrap_or(MAX_NUMBERS);
+        &self.0[..n_numbers]
+    }
+}
+
+impl PartialEq for RecordNumbers {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+/// The numbers in the texts of a window's records, beside them. Kept only where a detector reads them, and then one
+/// entry for each record; [`Numbers::default`] is what there is otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Numbers<'a>(&'a [RecordNumbers]);
+
+impl<'a> Numbers<'a> {
+    /// Those of a window: an entry for each of its records, or no entry at all.
+    #[must_use]
+    pub fn new(numbers: &'a [RecordNumbers]) -> Self {
+        Self(numbers)
+    }
+
+    /// Those of the window's record `idx`, at most [`MAX_NUMBERS`]; empty where it has none or none are kept.
+    #[must_use]
+    pub fn of(self, idx: usize) -> &'a [f32] {
+        self.0.get(idx).map_or(&[][..], RecordNumbers::as_slice)
+    }
+
+    /// Those of the records from `first` on, an entry for each; empty where none are kept.
+    #[must_use]
+    pub fn tail(self, first: usize) -> &'a [RecordNumbers] {
+        self.0.get(first..).unwrap_or_default()
+    }
+}
+
 /// Whether more records of a session may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowState {
@@ -81,6 +144,9 @@ pub struct LogWindow<'a> {
     pub key: &'a WindowKey,
     /// Its records in event-time order: context first, then the fresh ones.
     pub records: &'a [LogEntry],
+    /// The numbers in their texts, where a detector reads them: sizes in bytes, durations in microseconds, others as
+    /// written.
+    pub numbers: Numbers<'a>,
     /// `records[fresh..]` have not been scored before; everything before is context.
     pub fresh: usize,
     /// How many still older records the length cap has cut off the front.
@@ -243,5 +309,25 @@ impl<'a> Window<'a> {
             Self::Series(_) | Self::Group(_) => false,
             Self::Trace(_) => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_and_its_numbers_stay_small() {
+        assert_eq!((size_of::<LogEntry>(), size_of::<RecordNumbers>()), (32, 16));
+    }
+
+    #[test]
+    fn the_first_finite_numbers_are_kept_and_absence_is_empty() {
+        let both = [RecordNumbers::of([1.0, f32::NAN, 2.0, f32::INFINITY, 3.0, 4.0, 5.0]), RecordNumbers::default()];
+        let numbers = Numbers::new(&both);
+        assert_eq!(numbers.of(0), [1.0, 2.0, 3.0, 4.0]);
+        assert!(numbers.of(1).is_empty() && numbers.of(2).is_empty() && Numbers::default().of(0).is_empty());
+        assert_eq!((numbers.tail(1).len(), numbers.tail(2).len(), Numbers::default().tail(1).len()), (1, 0, 0));
+        assert!(both[1] == RecordNumbers::default() && both[0] != both[1]);
     }
 }

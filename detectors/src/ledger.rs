@@ -224,8 +224,8 @@ mod tests {
         let wave = |x: f64, time: f64| x * (1.0 + 0.5 * (time * 20.0).sin().abs()) + (time * 20.0).sin().abs();
         let slope = |x: f64, time: f64| x + 2.0 * time;
         let steps = |x: f64, time: f64| x * (1.0 + 0.25 * (time * 4.0).floor());
-        let scores: [(&str, &dyn Fn(f64, f64) -> f64); 4] =
-            [("none", &|x, _| x), ("wave", &wave), ("slope", &slope), ("steps", &steps)];
+        type Scores<'a> = (&'a str, &'a dyn Fn(f64, f64) -> f64);
+        let scores: [Scores<'_>; 4] = [("none", &|x, _| x), ("wave", &wave), ("slope", &slope), ("steps", &steps)];
         for (name, score) in scores {
             let ratio = observed_over_promised(score, true);
             assert!((0.5..2.0).contains(&ratio), "{name}: {ratio:.2} times the promise");

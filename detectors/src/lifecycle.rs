@@ -70,7 +70,8 @@ pub struct WarmUp {
     pub span_ms: Option<u64>,
     /// Records, in ended sessions or not. Default none; for replaying a file whose first part is for training.
     pub records: Option<u64>,
-    /// Records of ended sessions to keep, a memory bound (32 bytes each). Default 2000000.
+    /// Records of ended sessions to keep, a memory bound (32 bytes each, 48 where a detector reads their numbers).
+    /// Default 2000000.
     pub max_records: u64,
 }
 
@@ -321,6 +322,13 @@ impl Monitor {
     /// When a detector cannot write its state.
     pub fn artifacts(&self, parser_snapshot_id: &str) -> Result<Vec<Artifact>, Error> {
         self.models().iter().map(|model| model.artifact(parser_snapshot_id)).collect()
+    }
+
+    /// Whether one of its detectors reads [`LogWindow::numbers`]: only then are they worth keeping.
+    #[must_use]
+    pub fn reads_numbers(&self) -> bool {
+        let reads = |(name, own): (&String, &Value)| entry(name).is_ok_and(|entry| entry.reads_numbers(own));
+        self.config.detectors.iter().any(reads)
     }
 
     /// How much of the warm-up is done, 0 to 0.99; 1 once in service.
