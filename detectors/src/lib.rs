@@ -27,6 +27,7 @@ pub mod model;
 pub mod registry;
 pub mod snapshot;
 pub mod testing;
+pub mod traces;
 pub mod windowing;
 
 pub use alerting::{AlertConfig, AlertStats, Alerter, Scored};
@@ -37,4 +38,5 @@ pub use error::Error;
 pub use lifecycle::{Monitor, MonitorConfig, MonitorEvent, Outcome, Scores, WarmUp};
 pub use model::{Artifact, Model, Provenance};
 pub use registry::{Entry, REGISTRY, entry, nearest};
+pub use traces::{TraceAssembler, TraceConfig, TraceStats};
 pub use windowing::{Emit, Ready, WindowConfig, WindowStats, Windower};
