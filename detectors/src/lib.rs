@@ -5,6 +5,8 @@
 //!            windowing              algorithms/          calibrate                alerting
 //! ```
 //!
+//! Spans become windows in [`traces`] instead: `SpanBatch -> TraceAssembler -> Window`.
+//!
 //! [`Monitor`] takes the detectors of one deployment through warm-up, fitting, calibration and service.
 //! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines.
 //!

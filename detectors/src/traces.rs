@@ -16,10 +16,10 @@
 //! - **Duplicates** by span id are left out, the earliest stays. **Orphans**, whose caller never came, stand beside the
 //!   roots. **Circles** are cut at their earliest span.
 //!
-//! Cost: three hash look-ups a span while filing, two sorts a trace; no allocation but for the trace's key. Memory: 56
-//! bytes an open span; everything has a limit with a counter in [`TraceStats`]. Fails when one source's clock runs ahead:
-//! traces are then told as soon as the batch they came with is filed, in pieces where they came in several. Spans that
-//! client and server share, as Zipkin's may, count as duplicates.
+//! Cost: a hash look-up a span while filing, two sorts a trace; no allocation but for the trace's key. Memory: 56 bytes
+//! an open span; everything has a limit with a counter in [`TraceStats`]. Fails when one source's clock runs ahead:
+//! traces are then told as soon as the batch they came with is filed, and those that came in several lose the rest. A
+//! span that client and server share, as Zipkin allows, counts as a duplicate.
 
 mod ids;
 mod names;
@@ -55,8 +55,8 @@ pub struct TraceConfig {
     /// that waits for it come only when it is over. Lower it to the longest silence within a trace where roots never come,
     /// because whoever makes them sends no spans.
     pub gap_ms: u64,
-    /// The same once the root has come: how much longer than its root a trace goes on. Default 1000; raise it when work in the
-    /// background is to count as part of the request that left it.
+    /// The same once the root has come: how much longer than its root a trace goes on. Default 1000; raise it when work in
+    /// the background is to count as part of the request that left it.
     pub root_grace_ms: u64,
     /// Milliseconds by which the spans of one service may come after those of another; every trace waits that long.
     /// Default 5000, which is how long OpenTelemetry's SDKs collect spans before they send them; 0 for sorted input.
@@ -71,8 +71,8 @@ pub struct TraceConfig {
     pub max_told_traces: usize,
     /// Services told apart; further ones share the name `*`. Default 1000.
     pub max_services: usize,
-    /// Operations told apart, over all services; further ones share the name `*`. Default 10000. Raising it seldom helps: names
-    /// with ids in them never end.
+    /// Operations told apart, over all services; further ones share the name `*`. Default 10000. Raising it seldom helps:
+    /// names with ids in them never end.
     pub max_operations: usize,
 }
 
