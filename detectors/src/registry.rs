@@ -19,6 +19,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::deeplog::DeepLog>(),
     Entry::of::<algorithms::attention_rnn::AttentionRnn>(),
     Entry::of::<algorithms::ensemble::Ensemble>(),
+    Entry::of::<algorithms::donut::Donut>(),
 ];
 
 /// The entry called `name`.

@@ -1,13 +1,17 @@
-//! Sessions for tests and benches: template ids in, windows out.
+//! Sessions and series for tests and benches: template ids or a seed in, windows out.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    f64::consts::TAU,
+    ops::Range,
+    sync::{Arc, LazyLock},
+};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use faultline_core::{
-    Detector, LogEntry, LogWindow, Numbers, RecordNumbers, Score, TemplateId, TemplateTexts, Window, WindowKey,
-    WindowState,
+    Detector, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow, TemplateId,
+    TemplateTexts, Window, WindowKey, WindowState,
 };
 
 static SERVICES: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("service")]);
@@ -112,6 +116,73 @@ pub fn synthetic(seed: u64, n: usize, share: f64) -> Vec<(Session, bool)> {
         sessions.push((session, spoiled));
     }
     sessions
+}
+
+/// A series, one point a minute: a season of 144 points with a harmonic, between about 60 and 140, and noise of deviation 2.
+#[derive(Clone, Debug)]
+pub struct SeriesFixture {
+    /// Its key, in the stream `test`.
+    pub key: WindowKey,
+    /// Number of its first step, counted from the epoch; it decides the phase of the season.
+    pub first_step: i64,
+    /// Its points; not a number is a gap.
+    pub points: Vec<f64>,
+    /// The record behind each point; ids count from 1.
+    pub records: Vec<RecordId>,
+    /// Whether each point is a planted spike, 20 to 40 above or below what it would be.
+    pub is_spike: Vec<bool>,
+}
+
+impl SeriesFixture {
+    /// Nanoseconds of a step.
+    pub const STEP_NANOS: i64 = 60_000_000_000;
+
+    /// `n` points, of which each in turn is a spike with probability `share`.
+    #[must_use]
+    pub fn seasonal(name: &str, seed: u64, first_step: i64, n: usize, share: f64) -> Self {
+        const SEASON: f64 = 144.0;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let key = WindowKey { stream: Arc::from("test"), session: Arc::from(name) };
+        let (mut points, mut is_spike) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        for step in (first_step..).take(n) {
+            let phase = TAU * step as f64 / SEASON;
+            // Twelve uniform draws make one that is normal enough.
+            let noise = (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
+            let usual = 100.0 + 30.0 * phase.sin() + 10.0 * (3.0 * phase + 1.0).sin() + 2.0 * noise;
+            let size: f64 = rng.random_range(20.0..40.0);
+            let spike = if rng.random_bool(0.5) { size } else { -size };
+            let has_spike = rng.random_bool(share);
+            points.push(if has_spike { usual + spike } else { usual });
+            is_spike.push(has_spike);
+        }
+        Self { key, first_step, points, records: (1..).take(n).collect(), is_spike }
+    }
+
+    /// Some of its points as one window.
+    #[must_use]
+    pub fn window(&self, range: Range<usize>) -> Window<'_> {
+        Window::Series(SeriesWindow {
+            key: &self.key,
+            kind: SeriesKind::Gauge,
+            start_unix_nano: (self.first_step + range.start as i64) * Self::STEP_NANOS,
+            step_nanos: Self::STEP_NANOS,
+            points: &self.points[range.clone()],
+            records: &self.records[range],
+            service: &SERVICES[0],
+        })
+    }
+
+    /// All of its points as one window.
+    #[must_use]
+    pub fn whole(&self) -> Window<'_> {
+        self.window(0..self.points.len())
+    }
+
+    /// Its points in windows of `size`, in order.
+    pub fn pieces(&self, size: usize) -> impl Iterator<Item = Window<'_>> {
+        let n = self.points.len();
+        (0..n).step_by(size).map(move |start| self.window(start..n.min(start + size)))
+    }
 }
 
 /// The scores of `windows`.

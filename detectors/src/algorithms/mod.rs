@@ -5,6 +5,7 @@ pub mod attention_rnn;
 pub mod common_kinds;
 pub mod count_vector;
 pub mod deeplog;
+pub mod donut;
 pub mod ensemble;
 pub mod length;
 pub mod logsed;
