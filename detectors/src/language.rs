@@ -59,7 +59,7 @@ impl Counts {
 
 /// How many fresh records each template has.
 pub fn template_counts(windows: &[&LogWindow<'_>]) -> BTreeMap<TemplateId, u64> {
-    let mut counts = BTreeMap::new();
+    let mut counts: BTreeMap<TemplateId, u64> = BTreeMap::new();
     for record in windows.iter().flat_map(|log| log.fresh_records()) {
         *counts.entry(record.template).or_default() += 1;
     }
