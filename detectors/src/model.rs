@@ -244,6 +244,16 @@ impl Model {
         Ok(())
     }
 
+    /// A person says that `window` is normal; see [`Detector::accept`]. The calibration stays as fitted, the version may change.
+    pub(crate) fn accept(&mut self, window: &Window<'_>, cut: f64) -> usize {
+        if self.sidelined.is_some() {
+            return 0;
+        }
+        let n_learned = self.detector.accept(window, cut);
+        self.version = self.detector.version();
+        n_learned
+    }
+
     pub(crate) fn learn(&mut self, windows: &[Window<'_>]) {
         if self.sidelined.is_none() && !windows.is_empty() {
             self.detector.learn(windows);

@@ -207,3 +207,58 @@ fn evidence_says_something_and_is_bounded() {
         }
     }
 }
+
+/// Detectors that learn from a person's verdict.
+const LEARNERS: [&str; 8] =
+    ["new-template", "length", "ngram", "count-vector", "common-kinds", "severe-incident", "deeplog", "ensemble"];
+
+#[test]
+fn an_accepted_session_is_normal_from_then_on_and_another_odd_one_is_not() {
+    let odd = |name: &str, templates: &[u64]| {
+        let mut session = Session::of(name, templates);
+        let fatal = session.records.iter_mut().filter(|record| record.template.0 > 90);
+        fatal.for_each(|record| record.severity_number = 21);
+        session
+    };
+    // Too long, breaks off, with a step that nobody knows.
+    let accepted = odd("accepted", &[&[11, 12, 21, 99, 22, 41, 42][..], &[42; 20][..]].concat());
+    let another = |unseen: [u64; 2]| odd("another", &[&[11, 12, 21][..], &unseen.repeat(30)[..]].concat());
+    let (before, after) = (another([97, 98]), another([95, 96]));
+    // Long enough for whatever went on to be over.
+    let quiet = Session::of("quiet", &[41; 300]);
+    let value = |detector: &mut dyn Detector, session: &Session| {
+        scores_of(detector, &[quiet.closed()]);
+        scores_of(detector, &[session.closed()])[0].map_or(f64::NAN, |score| score.value)
+    };
+    for entry in REGISTRY.iter().filter(|entry| LEARNERS.contains(&entry.name)) {
+        let (name, mut detector) = (entry.name, load(entry));
+        let (version, cut) = (detector.version(), value(&mut *detector, &accepted));
+        assert!(value(&mut *detector, &before) >= cut, "{name}");
+        assert!(detector.accept(&accepted.closed(), cut) > 0, "{name} has learned nothing");
+        assert_ne!(detector.version(), version, "{name}: it is another model");
+        assert!(value(&mut *detector, &accepted) < cut, "{name}: what was accepted still scores {cut} or more");
+        assert!(value(&mut *detector, &after) >= cut, "{name}: it has learned too much");
+        assert_eq!(detector.accept(&accepted.closed(), cut), 0, "{name}: there is nothing to learn twice");
+        let snapshot = detector.snapshot().expect("written");
+        let mut again = entry.load(&Value::Null, &snapshot).expect("its own snapshot");
+        assert_eq!(again.version(), detector.version(), "{name}");
+        assert!(value(&mut *again, &accepted) < cut, "{name}: a restart forgets it");
+    }
+}
+
+#[test]
+fn odd_verdicts_do_not_upset_a_detector() {
+    let sessions = [Session::of("empty", &[]), Session::of("one", &[11]), Session::of("unseen", &[900, u64::MAX])];
+    for entry in REGISTRY.iter().filter(|entry| !["deeplog", "ensemble"].contains(&entry.name)) {
+        let mut detector = load(entry);
+        for session in &sessions {
+            let n = session.records.len();
+            for window in [session.closed(), session.window(0, false), session.window(n, true)] {
+                for cut in [0.0, -1.0, f64::INFINITY, f64::NAN] {
+                    detector.accept(&window, cut);
+                }
+            }
+        }
+        scores_of(&mut *detector, &later_windows());
+    }
+}

@@ -329,8 +329,24 @@ impl Detector for Model {
         self.evidence(window, score)
     }
 
-    /// Does nothing; [`Model::update`] learns, from what a person has marked.
+    /// Does nothing; [`Self::accept`] learns, from what a person has marked.
     fn learn(&mut self, _windows: &[Window<'_>]) {}
+
+    /// Updates with it, again while that helps: where `cut` asks for little of a network, one update does.
+    fn accept(&mut self, window: &Window<'_>, cut: f64) -> usize {
+        const MAX_UPDATES: usize = 3;
+        // Scores are kept in single precision: what scored `cut` is to count as such.
+        let cut = cut - 1e-6 * cut.abs();
+        let mut n_learned = 0;
+        for _ in 0..MAX_UPDATES {
+            let Update { n_before, n_after, .. } = self.update(&[*window], cut);
+            n_learned += n_before.saturating_sub(n_after);
+            if n_after == 0 || n_after >= n_before {
+                break;
+            }
+        }
+        n_learned
+    }
 
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
         Ok(encode(self.learned.vocabulary.shape(&self.config), &self.learned, self.version))

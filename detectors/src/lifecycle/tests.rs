@@ -1,4 +1,5 @@
 mod adaptation;
+mod verdicts;
 
 use faultline_core::{AlertState, Detector, DetectorError, Evidence, Score, Signal};
 use serde_json::json;
