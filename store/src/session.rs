@@ -5,7 +5,7 @@
 use faultline_core::{RecordId, TemplateId};
 use serde_json::Value;
 
-use crate::{Store, error::StoreError, json::rfc3339};
+use crate::{QueryResult, Store, error::StoreError, json::rfc3339};
 
 /// A log record as detectors see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,11 @@ impl Store {
             rfc3339(from_unix_nano),
             rfc3339(to_unix_nano),
         );
-        let rows = self.query(&sql)?.rows;
+        let QueryResult { rows, truncated, .. } = self.query(&sql)?;
+        if truncated {
+            let what = "number of records of a session";
+            return Err(StoreError::TooMany { what, asked: limit, limit: rows.len() });
+        }
         let damaged = |what: &str| StoreError::Internal { what: format!("a record of a session has no {what}") };
         let record = |row: Vec<Value>| {
             let [record_id, time, template, service, severity] = &row[..] else { return Err(damaged("columns")) };
