@@ -9,6 +9,9 @@
 //! Calibration sessions are scored whole, while in service a growing session is scored piece by piece. Scores that add up or
 //! take a maximum over records are no larger for a piece than for the whole, so this errs towards fewer alerts.
 //!
+//! What a session waits for may be overdue while it has no news: [`Monitor::advance_to`] asks the models, and what they tell
+//! alerts as a score does, in the same episode and the same account; nothing is learned from it.
+//!
 //! A session that is open when warm-up ends is scored from its next window on. A model that returns a non-finite score is
 //! sidelined: it says so once, in an event, and scores no more.
 //!
@@ -20,7 +23,7 @@ pub(crate) mod collector;
 
 use std::collections::BTreeMap;
 
-use faultline_core::{Alert, DetectorStatus, LogWindow, ModelState, RecordId, Window};
+use faultline_core::{Alert, DetectorStatus, LogWindow, ModelState, RecordId, TemplateTexts, Window};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -226,6 +229,8 @@ pub struct Monitor {
     shadows: Vec<Shadow>,
     /// Models that decided before those that do, to return to.
     previous: Vec<Model>,
+    /// What happened as time passed, for the next [`Self::score`] to tell.
+    events: Vec<MonitorEvent>,
 }
 
 #[derive(Debug)]
@@ -293,6 +298,7 @@ impl Monitor {
             drifted: BTreeMap::new(),
             shadows: Vec::new(),
             previous: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -378,7 +384,7 @@ impl Monitor {
     /// Station 7: raw scores and their p-values. During warm-up the windows are collected instead, and the models are
     /// fitted when there are enough.
     pub fn score(&mut self, windows: &[Window<'_>]) -> Scores {
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.events);
         let (mut first, mut n_taken) = (0, windows.len());
         if let Phase::WarmUp(collector) = &mut self.phase {
             first = windows.len();
@@ -393,7 +399,7 @@ impl Monitor {
             if self.defers_fits {
                 n_taken = first;
             } else if collector.progress(&self.config.warm_up) >= 1.0 {
-                events = self.end_warm_up();
+                events.extend(self.end_warm_up());
             }
         }
         let mut scored = Vec::new();
@@ -574,9 +580,22 @@ impl Monitor {
         self.models().iter().filter_map(status).collect()
     }
 
-    /// The input is complete up to this event time: alerts that have been quiet are resolved.
+    /// The input is complete up to this event time: alerts that have been quiet are resolved, and what should have happened by
+    /// now and has not may alert. To be called when the windows up to this time have been scored.
     pub fn advance_to(&mut self, watermark_unix_nano: i64) -> Vec<Alert> {
         self.alerter.advance_to(watermark_unix_nano);
+        let Phase::Service(models) = &mut self.phase else { return self.alerter.drain() };
+        for (idx, model) in models.iter_mut().enumerate() {
+            match model.advance(idx, watermark_unix_nano) {
+                Ok(overdue) => {
+                    for (overdue, scored) in &overdue {
+                        let window = overdue.window(TemplateTexts::NONE);
+                        self.alerter.observe_overdue(&window, scored, model.detector());
+                    }
+                }
+                Err(reason) => self.events.push(MonitorEvent::Sidelined { detector: model.name(), reason }),
+            }
+        }
         self.alerter.drain()
     }
 

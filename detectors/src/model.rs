@@ -1,6 +1,6 @@
 //! A fitted and calibrated detector, and the artifact it is kept as.
 
-use faultline_core::{Detector, Window};
+use faultline_core::{Detector, Overdue, Window};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -242,6 +242,26 @@ impl Model {
         }
         self.n_scored += self.raw.iter().flatten().count() as u64;
         Ok(())
+    }
+
+    /// What should have happened by this event time and has not, each with its p-value.
+    pub(crate) fn advance(&mut self, model: usize, watermark_unix_nano: i64) -> Result<Vec<(Overdue, Scored)>, String> {
+        if self.sidelined.is_some() {
+            return Ok(Vec::new());
+        }
+        let overdue = self.detector.advance(watermark_unix_nano);
+        let is_odd =
+            |overdue: &&Overdue| !overdue.score.value.is_finite() || overdue.score.culprit >= overdue.records.len();
+        if let Some(Overdue { key, score, .. }) = overdue.iter().find(is_odd) {
+            let reason = format!("scored {} for overdue session {} of stream {}", score.value, key.session, key.stream);
+            return Err(self.sidelined.insert(reason).clone());
+        }
+        let scored = |overdue: Overdue| {
+            let (score, p_value) = (overdue.score, self.calibration.p_value(overdue.score.value));
+            let (detector, version) = (self.entry.name, self.version);
+            (overdue, Scored { window: 0, model, detector, version, score, p_value })
+        };
+        Ok(overdue.into_iter().map(scored).collect())
     }
 
     pub(crate) fn learn(&mut self, windows: &[Window<'_>]) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use faultline_core::{Detector, Evidence, Score, Window};
+use faultline_core::{Detector, Evidence, Overdue, Score, TemplateTexts, Window};
 use faultline_detectors::{
     Entry, REGISTRY,
     testing::{Session, score_all, synthetic},
@@ -206,4 +206,52 @@ fn evidence_says_something_and_is_bounded() {
             assert!(evidence.expected.iter().all(|expected| (0.0..=1.0).contains(&expected.probability)));
         }
     }
+}
+
+/// What a detector tells as time passes, in steps, of sessions that stop in the middle.
+fn overdue_of(detector: &mut dyn Detector) -> Vec<Overdue> {
+    const STEP: i64 = 1_000_000_000;
+    assert_eq!(detector.advance(i64::MIN), [], "{}: before the first record", detector.name());
+    let mut all = Vec::new();
+    for (session, _) in LATER.iter() {
+        let records = session.records[..session.records.len() / 2].to_vec();
+        let Some(end) = records.last().map(|record| record.time_unix_nano) else { continue };
+        let half = Session { key: session.key.clone(), records };
+        scores_of(detector, &[half.window(0, false)]);
+        all.extend(detector.advance(end));
+        all.extend(detector.advance(end + STEP));
+        assert_eq!(detector.advance(end + STEP), [], "{}: told once", detector.name());
+        assert_eq!(detector.advance(end), [], "{}: time does not run backwards", detector.name());
+        for overdue in &all {
+            let (name, score, window) = (detector.name(), overdue.score, overdue.window(TemplateTexts::NONE));
+            assert!(score.value.is_finite() && score.culprit < overdue.records.len(), "{name}: {score:?}");
+            assert!(overdue.records.iter().all(|record| (record.service as usize) < overdue.services.len()), "{name}");
+            assert!(!detector.explain(&window, &score).summary.is_empty(), "{name}: no summary");
+        }
+    }
+    all.extend(detector.advance(i64::MAX));
+    let is_repeated = |(idx, overdue): (usize, &Overdue)| all[..idx].contains(overdue);
+    assert!(!all.iter().enumerate().any(is_repeated), "{}: told twice", detector.name());
+    all
+}
+
+#[test]
+fn what_is_overdue_is_sound_explained_told_once_and_the_same_again() {
+    for entry in REGISTRY {
+        assert_eq!(overdue_of(&mut *load(entry)), overdue_of(&mut *load(entry)), "{}", entry.name);
+        // What ends is not overdue.
+        let mut detector = load(entry);
+        scores_of(&mut *detector, &LATER.iter().map(|(session, _)| session.window(0, false)).collect::<Vec<_>>());
+        scores_of(&mut *detector, &LATER.iter().map(|(session, _)| session.closed()).collect::<Vec<_>>());
+        assert_eq!(detector.advance(i64::MAX), [], "{}", entry.name);
+    }
+    // The training above is too short for deadlines.
+    let entry = REGISTRY.iter().find(|entry| entry.name == "logsed").expect("it is listed");
+    let training = synthetic(3, 600, 0.0);
+    let windows: Vec<_> = training.iter().map(|(session, _)| session.closed()).collect();
+    let mut fitted = entry.fit(&Value::Null, &windows, SEED).expect("six hundred suffice");
+    let told = overdue_of(&mut *fitted);
+    assert!(!told.is_empty(), "sessions that stop in the middle are overdue");
+    let mut loaded = entry.load(&Value::Null, &fitted.snapshot().expect("written")).expect("its own snapshot");
+    assert_eq!(overdue_of(&mut *loaded), told, "from its snapshot");
 }
