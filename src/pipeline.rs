@@ -199,6 +199,7 @@ impl Pipeline {
     ) -> anyhow::Result<Self> {
         let parser = LogParser::new(config.parser.clone())?;
         let windower = Windower::new(config.windowing.clone())?.following(&config.detection.adaptation);
+        let windower = if monitor.reads_numbers() { windower.with_numbers() } else { windower };
         let correlator = Correlator::new(config.rca.clone())?;
         let progress = Arc::new(Progress::default());
         let first_record = store.next_record_id();

@@ -13,8 +13,10 @@ pub mod error;
 pub mod hash;
 pub mod incident;
 pub mod score;
+pub mod series;
 pub mod status;
 pub mod template;
+pub mod trace;
 pub mod traits;
 pub mod window;
 
@@ -28,10 +30,15 @@ pub use delivery::{Ack, AckResult, Delivery, Position, Reject};
 pub use error::{Classified, Domain};
 pub use incident::{Cause, CauseKind, Incident, IncidentId};
 pub use score::{Evidence, Expected, Score};
+pub use series::{GroupWindow, SeriesKind, SeriesWindow};
 pub use status::{DetectorStatus, ModelState, ShadowStatus};
 pub use template::{Param, ParamKind, RecordId, Template, TemplateId, TemplateTexts};
+pub use trace::{OperationIdx, SpanEntry, TraceWindow};
 pub use traits::{
     BoxFuture, Detector, DetectorError, Environment, Executor, Localizer, Outlet, OutletError, Overdue, Parser, Policy,
     Sink, Source, SourceError,
 };
-pub use window::{LogEntry, LogWindow, ServiceIdx, Signal, Window, WindowKey, WindowState};
+pub use window::{
+    Culprit, LogEntry, LogWindow, MAX_NUMBERS, Numbers, RecordNumbers, ServiceIdx, Signal, Window, WindowKey,
+    WindowState,
+};

@@ -14,7 +14,7 @@ use crate::{
     incident::{Cause, Incident},
     score::{Evidence, Score},
     template::{Template, TemplateTexts},
-    window::{LogEntry, LogWindow, Signal, Window, WindowKey, WindowState},
+    window::{LogEntry, LogWindow, Numbers, Signal, Window, WindowKey, WindowState},
 };
 
 /// A future that can cross threads.
@@ -165,6 +165,7 @@ impl Overdue {
         Window::Log(LogWindow {
             key: &self.key,
             records: &self.records,
+            numbers: Numbers::default(),
             fresh: self.records.len(),
             n_dropped: 0,
             state: WindowState::Open,

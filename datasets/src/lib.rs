@@ -22,6 +22,7 @@ pub mod protocol;
 mod remarks;
 pub mod report;
 pub mod scan;
+pub mod series_metrics;
 pub mod usage;
 
 pub use catalog::{CATALOG, DatasetInfo, dataset};

@@ -9,7 +9,9 @@
 
 use std::{collections::BTreeMap, error::Error, path::Path, path::PathBuf, sync::Arc, time::Instant};
 
-use faultline_core::{Detector, LogEntry, LogWindow, TemplateId, TemplateTexts, Window, WindowKey, WindowState};
+use faultline_core::{
+    Detector, LogEntry, LogWindow, Numbers, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+};
 use faultline_detectors::{
     Algorithm,
     algorithms::deeplog::{Config, DeepLog},
@@ -107,6 +109,7 @@ fn window(session: &Session) -> Window<'_> {
     Window::Log(LogWindow {
         key,
         records,
+        numbers: Numbers::default(),
         fresh: 0,
         n_dropped: 0,
         state: WindowState::Closed,

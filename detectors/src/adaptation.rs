@@ -10,7 +10,8 @@
 //! `max_sessions_per_minute` allows. So who wants an attack to be learned must make it hold a twentieth of all
 //! sessions for as long as the memory reaches back, which is told to operators as drift, and then be promoted.
 //!
-//! Cost: a copy of each session that is kept. Memory: `recent_sessions`, at most 500,000 records (32 bytes each).
+//! Cost: a copy of each session that is kept. Memory: `recent_sessions`, at most 500,000 records (32 bytes each, 48
+//! where a detector reads their numbers).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -147,7 +148,7 @@ impl Recent {
         quota.1 += 1;
         self.n_taken += 1;
         self.n_records += window.records.len();
-        self.sessions.push_back((Collected::of(window, window.records), verdicts.to_vec()));
+        self.sessions.push_back((Collected::of(window, 0), verdicts.to_vec()));
         while self.sessions.len() > config.recent_sessions || self.n_records > MAX_RECORDS {
             let Some((oldest, _)) = self.sessions.pop_front() else { break };
             self.n_records -= oldest.records.len();

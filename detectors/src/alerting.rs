@@ -14,12 +14,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use faultline_core::{Alert, AlertId, AlertState, Detector, Evidence, LogEntry, Score, Severity, Window, WindowKey};
+use faultline_core::{
+    Alert, AlertId, AlertState, Culprit, Detector, Evidence, Score, Severity, Signal, Window, WindowKey,
+};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{adaptation::Verdict, budget::Budget, error::Error, ledger::Ledger};
+use crate::{adaptation::Verdict, budget::Budget, calibrate::Calibration, drift::Shift, error::Error, ledger::Ledger};
 
 /// When scores become alerts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,6 +70,8 @@ pub struct Scored {
     pub score: Score,
     /// What the calibration makes of it.
     pub p_value: f64,
+    /// The same where recent scores stand, at least `p_value`: what decides about an alert (see `drift`).
+    pub p_recent: f64,
 }
 
 /// Counters and sizes.
@@ -156,16 +160,16 @@ impl Alerter {
         p_value <= self.config.significance
     }
 
-    /// Takes the calibration of a detector for its recent sessions, so that it does not start blind: the p-values of its
-    /// scores, of how many sessions of the warm-up, which took so long.
-    pub fn prime(
-        &mut self,
-        detector: &'static str,
-        p_values: impl IntoIterator<Item = f64>,
-        n_sessions: u64,
-        span_nanos: i64,
-    ) {
-        self.ledger_of(detector).prime(p_values, n_sessions, span_nanos);
+    /// Takes the calibration of a detector for its recent sessions, so that it does not start blind: of how many sessions of
+    /// the warm-up it is, and how long those took.
+    pub fn prime(&mut self, detector: &'static str, calibration: &Calibration, n_sessions: u64, span_nanos: i64) {
+        self.ledger_of(detector).prime(calibration, n_sessions, span_nanos);
+    }
+
+    /// How the scores of a detector have moved since it was calibrated.
+    #[must_use]
+    pub fn shift_of(&self, detector: &str) -> Option<Shift> {
+        self.ledgers.iter().find(|ledger| ledger.detector == detector)?.drift.shift()
     }
 
     /// Judges one scored window. `detector` explains it if it becomes, or worsens, an alert.
@@ -199,11 +203,11 @@ impl Alerter {
     fn judge(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) -> bool {
         let significance = self.config.significance;
         self.ledger_of(scored.detector);
-        if begins(window) {
+        if window.is_first() {
             let n_detectors = self.ledgers.len();
-            self.ledgers[self.last_asked].begin_session(span_start(window), &self.config, n_detectors);
+            self.ledgers[self.last_asked].begin_session(window.span_unix_nano().0, &self.config, n_detectors);
         }
-        let p_value = scored.p_value;
+        let p_value = scored.p_recent;
         let mut is_alert = false;
         if p_value <= significance {
             let episodes = self.by_key.get(window.key());
@@ -239,8 +243,8 @@ impl Alerter {
 
     /// Begins an alert or adds to the one that is open; `true` when it began.
     fn raise(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) -> bool {
-        let culprit = culprit_of(window, &scored.score);
-        let at = culprit.map_or_else(|| span_end(window), |record| record.time_unix_nano);
+        let culprit = window.culprit(scored.score.culprit);
+        let at = culprit.map_or_else(|| window.span_unix_nano().1, |culprit| culprit.time_unix_nano);
         if let Some(begun) = self.open_of(window.key(), scored.detector) {
             if self.fold(begun, at, culprit, window, scored, detector) {
                 return false;
@@ -260,6 +264,11 @@ impl Alerter {
     /// Remembers the worst of a session until it has ended.
     fn account(&mut self, window: &Window<'_>, scored: &Scored) {
         let Scored { detector, p_value, .. } = *scored;
+        // A series has no end at which its worst could be told.
+        if matches!(window.signal(), Signal::Series | Signal::Groups) {
+            self.ledger_of(detector).drift.observe(p_value);
+            return;
+        }
         let piece = Verdict { detector, score: scored.score.value, p_value };
         let key = window.key();
         if !self.worst.contains_key(key) {
@@ -359,7 +368,7 @@ impl Alerter {
     fn begin(
         &mut self,
         at: i64,
-        culprit: Option<&LogEntry>,
+        culprit: Option<Culprit<'_>>,
         window: &Window<'_>,
         scored: &Scored,
         detector: &dyn Detector,
@@ -372,10 +381,10 @@ impl Alerter {
             signal: window.signal().name().to_owned(),
             stream: key.stream.to_string(),
             session: key.session.to_string(),
-            service: service_of(window, culprit),
-            severity: severity_of(scored.p_value, self.config.significance, culprit),
+            service: service_of(culprit),
+            severity: severity_of(scored.p_recent, self.config.significance, culprit),
             state: AlertState::Firing,
-            p_value: scored.p_value,
+            p_value: scored.p_recent,
             score: scored.score.value,
             start_unix_nano: at,
             end_unix_nano: at,
@@ -397,7 +406,7 @@ impl Alerter {
         &mut self,
         begun: u64,
         at: i64,
-        culprit: Option<&LogEntry>,
+        culprit: Option<Culprit<'_>>,
         window: &Window<'_>,
         scored: &Scored,
         detector: &dyn Detector,
@@ -413,11 +422,11 @@ impl Alerter {
         *quiet_since = alert.end_unix_nano;
         self.by_end.insert((*quiet_since, begun));
         alert.n_windows += 1;
-        alert.severity = alert.severity.max(severity_of(scored.p_value, self.config.significance, culprit));
-        if scored.p_value < alert.p_value {
-            alert.p_value = scored.p_value;
+        alert.severity = alert.severity.max(severity_of(scored.p_recent, self.config.significance, culprit));
+        if scored.p_recent < alert.p_value {
+            alert.p_value = scored.p_recent;
             alert.score = scored.score.value;
-            alert.service = service_of(window, culprit);
+            alert.service = service_of(culprit);
             alert.evidence = explain(detector, window, &scored.score);
         }
         true
@@ -439,8 +448,8 @@ impl Alerter {
 
 /// An alert is a warning. It is critical when the record that decided it is fatal, or is an error and at
 /// the same time ten times less probable than an alert needs to be; it is for information when that record is a debug line.
-fn severity_of(p_value: f64, significance: f64, culprit: Option<&LogEntry>) -> Severity {
-    match culprit.map_or(0, |record| record.severity_number) {
+fn severity_of(p_value: f64, significance: f64, culprit: Option<Culprit<'_>>) -> Severity {
+    match culprit.map_or(0, |culprit| culprit.severity_number) {
         21.. => Severity::Critical,
         17.. if p_value <= significance / 10.0 => Severity::Critical,
         1..=8 => Severity::Info,
@@ -448,26 +457,8 @@ fn severity_of(p_value: f64, significance: f64, culprit: Option<&LogEntry>) -> S
     }
 }
 
-fn culprit_of<'a>(window: &Window<'a>, score: &Score) -> Option<&'a LogEntry> {
-    window.as_log().and_then(|log| log.records.get(score.culprit))
-}
-
-/// Whether no window of its session has come before.
-fn begins(window: &Window<'_>) -> bool {
-    window.as_log().is_some_and(|log| log.fresh == 0 && log.n_dropped == 0)
-}
-
-fn span_start(window: &Window<'_>) -> i64 {
-    window.as_log().map_or(0, |log| log.span_unix_nano().0)
-}
-
-fn span_end(window: &Window<'_>) -> i64 {
-    window.as_log().map_or(0, |log| log.span_unix_nano().1)
-}
-
-fn service_of(window: &Window<'_>, culprit: Option<&LogEntry>) -> String {
-    let services = window.as_log().map_or(&[][..], |log| log.services);
-    culprit.and_then(|record| services.get(record.service as usize)).map_or_else(String::new, ToString::to_string)
+fn service_of(culprit: Option<Culprit<'_>>) -> String {
+    culprit.map_or_else(String::new, |culprit| culprit.service.to_owned())
 }
 
 /// A detector's explanation, held to the size that an alert may have.
@@ -479,7 +470,7 @@ fn explain(detector: &dyn Detector, window: &Window<'_>, score: &Score) -> Evide
 
 #[cfg(test)]
 mod tests {
-    use faultline_core::{DetectorError, Signal};
+    use faultline_core::DetectorError;
 
     use super::*;
     use crate::testing::Session;
@@ -521,7 +512,7 @@ mod tests {
 
     fn scored(culprit: usize, p_value: f64) -> Scored {
         let score = Score { value: -p_value.log10(), culprit };
-        Scored { window: 0, model: 0, detector: "dummy", version: 3, score, p_value }
+        Scored { window: 0, model: 0, detector: "dummy", version: 3, score, p_value, p_recent: p_value }
     }
 
     fn alerter(config: AlertConfig) -> Alerter {
@@ -560,7 +551,7 @@ mod tests {
         assert_eq!(n_alerts(200), 1, "the first session of all");
         assert!(n_alerts(10) >= 15, "one in ten is more than chance: {}", n_alerts(10));
         let mut primed = alerter(config.clone());
-        primed.prime("dummy", std::iter::repeat_n(0.5, 1000), 1000, 0);
+        primed.prime("dummy", &Calibration::fit(&vec![1.0; 1000]), 1000, 0);
         primed.observe(&sessions[0].closed(), &scored(0, 2e-3), &Dummy);
         assert_eq!(primed.drain(), [], "a thousand sessions have one of these by chance");
     }
@@ -674,8 +665,8 @@ mod tests {
 
     #[test]
     fn severity_follows_the_deciding_record() {
-        let record = |severity_number| LogEntry { severity_number, ..Session::of("a", &[1]).records[0] };
-        let severity = |severity_number, p_value| severity_of(p_value, 1e-3, Some(&record(severity_number)));
+        let culprit = |severity_number| Culprit { time_unix_nano: 1, service: "cart", severity_number };
+        let severity = |severity_number, p_value| severity_of(p_value, 1e-3, Some(culprit(severity_number)));
         assert_eq!(severity(9, 1e-9), Severity::Warning);
         assert_eq!(severity(5, 1e-9), Severity::Info);
         assert_eq!(severity(17, 1e-3), Severity::Warning);

@@ -37,6 +37,12 @@ pub trait Algorithm: 'static {
     /// The fitted model.
     type Model: Detector;
 
+    /// Whether models of this configuration read [`LogWindow::numbers`](faultline_core::LogWindow::numbers). The
+    /// windowing station keeps them only where a detector that runs does.
+    fn reads_numbers(_config: &Self::Config) -> bool {
+        false
+    }
+
     /// Fits a model to windows that are taken to be mostly normal, in time order.
     ///
     /// # Errors

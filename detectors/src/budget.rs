@@ -8,7 +8,7 @@
 //! budget equally; those that agree with each other spend less than it. A day's share may be spent at once (`ledger`).
 //!
 //! The busier a system, the stronger must the evidence be: one odd session in a million is chance, thirty of one kind in a second
-//! are not. Fails as p-values fail: when normal operation changes, since calibrations stay as fitted; `drift` tells of it. Cost: a division a session.
+//! are not. Where scores move, `drift` reads them where they stand. Fails as p-values fail: when the tail of normal scores changes; `drift` tells of it. Cost: a division a session.
 
 use std::{fmt, str::FromStr};
 

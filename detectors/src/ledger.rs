@@ -6,6 +6,7 @@
 use crate::{
     alerting::AlertConfig,
     budget::FALSE_PER_LEVEL,
+    calibrate::Calibration,
     discovery::{Discoveries, HORIZON},
     drift::Drift,
 };
@@ -53,9 +54,10 @@ impl Ledger {
         }
     }
 
-    /// Takes the sessions of the calibration for recent ones: `p_values` out of `n_sessions` that came within `span_nanos`.
-    pub(crate) fn prime(&mut self, p_values: impl IntoIterator<Item = f64>, n_sessions: u64, span_nanos: i64) {
-        for p_value in p_values {
+    /// Takes the sessions of the calibration for recent ones, out of `n_sessions` that came within `span_nanos`.
+    pub(crate) fn prime(&mut self, calibration: &Calibration, n_sessions: u64, span_nanos: i64) {
+        self.drift = Drift::against(calibration);
+        for p_value in calibration.own_p_values() {
             self.discoveries.begin_session();
             self.discoveries.observe(p_value);
         }
@@ -188,5 +190,47 @@ mod tests {
             let ratio = n_alerts / n_days / (budget / n_detectors as f64);
             assert!((0.5..2.0).contains(&ratio), "{ratio:.2} times {budget} a day shared by {n_detectors}");
         }
+    }
+
+    /// Normal sessions whose scores wander for good, judged as the path does; false alerts over those that are promised.
+    fn observed_over_promised(score: impl Fn(f64, f64) -> f64, follows: bool) -> f64 {
+        let (budget, spacing, n_sessions) = (2.0, 1_800 * SECOND / 1000, 2_400_000_u32);
+        let rules = rules(Budget::per_day(budget));
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let mut draw = |time: f64| score(-(1.0 - rng.random::<f64>()).ln(), time);
+        let calibration = Calibration::fit(&(0..4000).map(|_| draw(0.0)).collect::<Vec<_>>());
+        let mut ledger = Ledger::of("test");
+        ledger.prime(&calibration, 4000, 4000 * spacing);
+        let mut n_alerts = 0.0;
+        for n in 0..n_sessions {
+            ledger.begin_session(i64::from(n) * spacing, &rules, 1);
+            let score = draw(f64::from(n) / f64::from(n_sessions));
+            let fitted = calibration.p_value(score);
+            let shift = ledger.drift.shift().filter(|_| follows);
+            let p_value = shift.map_or(fitted, |shift| calibration.p_value(shift.undo(score)).max(fitted));
+            ledger.drift.observe(fitted);
+            if p_value <= 0.01 {
+                ledger.discoveries.observe(p_value);
+                let level = ledger.level(&rules);
+                n_alerts += f64::from(u8::from(ledger.discoveries.q_value(p_value, 0.01) <= level));
+            }
+        }
+        n_alerts / (f64::from(n_sessions) / 48_000.0 * budget)
+    }
+
+    #[test]
+    fn a_budget_is_kept_within_a_factor_of_two_while_scores_drift() {
+        // Up and stretched by as much as half again, there and back; steadily up; in steps, as after deploys.
+        let wave = |x: f64, time: f64| x * (1.0 + 0.5 * (time * 20.0).sin().abs()) + (time * 20.0).sin().abs();
+        let slope = |x: f64, time: f64| x + 2.0 * time;
+        let steps = |x: f64, time: f64| x * (1.0 + 0.25 * (time * 4.0).floor());
+        type Scores<'a> = (&'a str, &'a dyn Fn(f64, f64) -> f64);
+        let scores: [Scores<'_>; 4] = [("none", &|x, _| x), ("wave", &wave), ("slope", &slope), ("steps", &steps)];
+        for (name, score) in scores {
+            let ratio = observed_over_promised(score, true);
+            assert!((0.5..2.0).contains(&ratio), "{name}: {ratio:.2} times the promise");
+        }
+        let unfollowed = observed_over_promised(wave, false);
+        assert!(unfollowed > 100.0, "without following it is as bad as that: {unfollowed:.2}");
     }
 }

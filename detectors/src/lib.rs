@@ -5,6 +5,8 @@
 //!            windowing              algorithms/          calibrate                alerting
 //! ```
 //!
+//! Spans become windows in [`traces`] instead: `SpanBatch -> TraceAssembler -> Window`.
+//!
 //! [`Monitor`] takes the detectors of one deployment through warm-up, fitting, calibration and service.
 //! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines.
 //!
@@ -21,12 +23,15 @@ pub mod discovery;
 pub mod drift;
 pub mod error;
 pub mod evidence;
+mod language;
 mod ledger;
 pub mod lifecycle;
 pub mod model;
+mod ranges;
 pub mod registry;
 pub mod snapshot;
 pub mod testing;
+pub mod traces;
 pub mod windowing;
 
 pub use alerting::{AlertConfig, AlertStats, Alerter, Scored};
@@ -37,4 +42,5 @@ pub use error::Error;
 pub use lifecycle::{Monitor, MonitorConfig, MonitorEvent, Outcome, Scores, WarmUp};
 pub use model::{Artifact, Model, Provenance};
 pub use registry::{Entry, REGISTRY, entry, nearest};
+pub use traces::{TraceAssembler, TraceConfig, TraceStats};
 pub use windowing::{Emit, Ready, WindowConfig, WindowStats, Windower};

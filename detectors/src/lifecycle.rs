@@ -23,7 +23,7 @@ pub(crate) mod collector;
 
 use std::collections::BTreeMap;
 
-use faultline_core::{Alert, DetectorStatus, LogWindow, ModelState, RecordId, TemplateTexts, Window};
+use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, TemplateTexts, Window};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -73,7 +73,8 @@ pub struct WarmUp {
     pub span_ms: Option<u64>,
     /// Records, in ended sessions or not. Default none; for replaying a file whose first part is for training.
     pub records: Option<u64>,
-    /// Records of ended sessions to keep, a memory bound (32 bytes each). Default 2000000.
+    /// Records of ended sessions to keep, a memory bound (32 bytes each, 48 where a detector reads their numbers).
+    /// Default 2000000.
     pub max_records: u64,
 }
 
@@ -329,6 +330,13 @@ impl Monitor {
         self.models().iter().map(|model| model.artifact(parser_snapshot_id)).collect()
     }
 
+    /// Whether one of its detectors reads [`LogWindow::numbers`]: only then are they worth keeping.
+    #[must_use]
+    pub fn reads_numbers(&self) -> bool {
+        let reads = |(name, own): (&String, &Value)| entry(name).is_ok_and(|entry| entry.reads_numbers(own));
+        self.config.detectors.iter().any(reads)
+    }
+
     /// How much of the warm-up is done, 0 to 0.99; 1 once in service.
     #[must_use]
     pub fn progress(&self) -> f64 {
@@ -411,6 +419,9 @@ impl Monitor {
                     events.push(MonitorEvent::Sidelined { detector: model.name(), reason });
                 }
                 scored[from..].iter_mut().for_each(|scored| scored.window += first);
+                if let Some(shift) = self.alerter.shift_of(model.name()) {
+                    scored[from..].iter_mut().for_each(|scored| model.shift(shift, scored));
+                }
             }
         }
         Scores { scored, events, n_taken }
@@ -422,7 +433,7 @@ impl Monitor {
         for scored in scored {
             self.alerter.observe(&windows[scored.window], scored, models[scored.model].detector());
         }
-        for (idx, window) in windows.iter().enumerate().filter(|(_, window)| is_closed(window)) {
+        for (idx, window) in windows.iter().enumerate().filter(|(_, window)| window.is_closed()) {
             self.ended.push((idx, self.alerter.close(window.key())));
         }
         self.alerter.drain()
@@ -588,9 +599,12 @@ impl Monitor {
         for (idx, model) in models.iter_mut().enumerate() {
             match model.advance(idx, watermark_unix_nano) {
                 Ok(overdue) => {
-                    for (overdue, scored) in &overdue {
+                    for (overdue, mut scored) in overdue {
+                        if let Some(shift) = self.alerter.shift_of(model.name()) {
+                            model.shift(shift, &mut scored);
+                        }
                         let window = overdue.window(TemplateTexts::NONE);
-                        self.alerter.observe_overdue(&window, scored, model.detector());
+                        self.alerter.observe_overdue(&window, &scored, model.detector());
                     }
                 }
                 Err(reason) => self.events.push(MonitorEvent::Sidelined { detector: model.name(), reason }),
@@ -699,12 +713,8 @@ fn prime(alerter: &mut Alerter, models: &[Model]) {
     for model in models {
         let Provenance { n_training, n_calibration, start_unix_nano, end_unix_nano, .. } = model.provenance();
         let span = end_unix_nano.saturating_sub(start_unix_nano);
-        alerter.prime(model.name(), model.calibration().own_p_values(), n_training + n_calibration, span);
+        alerter.prime(model.name(), model.calibration(), n_training + n_calibration, span);
     }
-}
-
-fn is_closed(window: &Window<'_>) -> bool {
-    window.as_log().is_some_and(LogWindow::is_closed)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     alerting::Scored,
     calibrate::Calibration,
+    drift::Shift,
     error::Error,
     registry::{Entry, entry},
 };
@@ -238,10 +239,16 @@ impl Model {
             }
             let p_value = self.calibration.p_value(score.value);
             let (detector, version) = (self.entry.name, self.version);
-            scored.push(Scored { window, model, detector, version, score, p_value });
+            scored.push(Scored { window, model, detector, version, score, p_value, p_recent: p_value });
         }
         self.n_scored += self.raw.iter().flatten().count() as u64;
         Ok(())
+    }
+
+    /// Reads a score where recent scores stand.
+    pub(crate) fn shift(&self, shift: Shift, scored: &mut Scored) {
+        let recent = self.calibration.p_value(shift.undo(scored.score.value));
+        scored.p_recent = recent.max(scored.p_value);
     }
 
     /// What should have happened by this event time and has not, each with its p-value.
@@ -259,7 +266,7 @@ impl Model {
         let scored = |overdue: Overdue| {
             let (score, p_value) = (overdue.score, self.calibration.p_value(overdue.score.value));
             let (detector, version) = (self.entry.name, self.version);
-            (overdue, Scored { window: 0, model, detector, version, score, p_value })
+            (overdue, Scored { window: 0, model, detector, version, score, p_value, p_recent: p_value })
         };
         Ok(overdue.into_iter().map(scored).collect())
     }

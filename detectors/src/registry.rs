@@ -53,6 +53,7 @@ pub struct Entry {
     config_schema: fn() -> schemars::Schema,
     default_config: fn() -> Value,
     complete_config: fn(&Value) -> Result<Value, DetectorError>,
+    reads_numbers: fn(&Value) -> bool,
     fit: fn(&Value, &[Window<'_>], u64) -> Erased,
     load: fn(&Value, &[u8]) -> Erased,
 }
@@ -76,6 +77,7 @@ impl Entry {
             config_schema: || schemars::schema_for!(A::Config),
             default_config: || to_value::<A>(&A::Config::default()),
             complete_config: |config| Ok(to_value::<A>(&typed_config::<A>(config)?)),
+            reads_numbers: |config| typed_config::<A>(config).is_ok_and(|config| A::reads_numbers(&config)),
             fit: |config, training, seed| Ok(Box::new(A::fit(&typed_config::<A>(config)?, training, seed)?)),
             load: |config, snapshot| Ok(Box::new(A::load(&typed_config::<A>(config)?, snapshot)?)),
         }
@@ -116,6 +118,12 @@ impl Entry {
     /// When a key is unknown (the nearest one is named) or a value has the wrong type.
     pub fn complete_config(&self, config: &Value) -> Result<Value, DetectorError> {
         (self.complete_config)(config)
+    }
+
+    /// See [`Algorithm::reads_numbers`]; false for a configuration that is refused.
+    #[must_use]
+    pub fn reads_numbers(&self, config: &Value) -> bool {
+        (self.reads_numbers)(config)
     }
 }
 
@@ -225,6 +233,15 @@ mod tests {
         let new_template = entry("new-template").expect("it exists");
         let Err(error) = new_template.fit(&json!({"min_support": "two"}), &[], 0) else { panic!("not a number") };
         assert!(error.to_string().contains("key `min_support`"), "{error}");
+    }
+
+    #[test]
+    fn numbers_are_read_only_where_a_configuration_asks_for_them() {
+        assert!(REGISTRY.iter().all(|entry| !entry.reads_numbers(&Value::Null)), "they cost memory");
+        let reads = |name: &str, config: Value| entry(name).expect("it exists").reads_numbers(&config);
+        assert!(reads("deeplog", json!({"parameters": true})));
+        assert!(reads("ensemble", json!({"deeplog": {"parameters": true}})));
+        assert!(!reads("deeplog", json!({"parameters": "yes"})), "refused elsewhere");
     }
 
     #[test]

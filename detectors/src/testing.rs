@@ -5,7 +5,10 @@ use std::sync::{Arc, LazyLock};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use faultline_core::{Detector, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState};
+use faultline_core::{
+    Detector, LogEntry, LogWindow, Numbers, RecordNumbers, Score, TemplateId, TemplateTexts, Window, WindowKey,
+    WindowState,
+};
 
 static SERVICES: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("service")]);
 
@@ -16,6 +19,8 @@ pub struct Session {
     pub key: WindowKey,
     /// Its records; ids count from 1.
     pub records: Vec<LogEntry>,
+    /// Their numbers: one entry for each record, or none.
+    pub numbers: Vec<RecordNumbers>,
 }
 
 impl Session {
@@ -33,7 +38,7 @@ impl Session {
                 severity_number: 9,
                 is_since_deploy: false,
             });
-        Self { key, records: records.collect() }
+        Self { key, records: records.collect(), numbers: Vec::new() }
     }
 
     /// The whole session as one closed window.
@@ -48,6 +53,7 @@ impl Session {
         Window::Log(LogWindow {
             key: &self.key,
             records: &self.records,
+            numbers: Numbers::new(&self.numbers),
             fresh,
             n_dropped: 0,
             state: if closed { WindowState::Closed } else { WindowState::Open },

@@ -13,33 +13,41 @@
 //! - **Records without a session key** form one endless stream for each service. It is closed at its length cap
 //!   and starts anew with its last records as context. A keyed session beyond the cap loses its oldest scored records
 //!   instead.
+//! - **Numbers** in the texts of records (see `numbers`) go beside them where a detector reads them
+//!   ([`Windower::with_numbers`]), at most four a record, and through every delay, cut and copy with them.
 //! - **Order** of the windows: ended sessions in the order in which they ended, then open ones in the order of their
 //!   first new record.
 //!
 //! Cost: a hash lookup and a list splice a record, a heap operation more for one out of order; ending a session costs
-//! the same however many are open. Memory: bounded by `max_open_sessions`, `max_records_per_session` and
-//! `max_held_records`, each with a counter in [`WindowStats`]. Fails when one source's clock runs ahead: every other
-//! record then counts as late and sessions break into pieces.
+//! the same however many are open; numbers cost a pass over the parameters where they are kept, and nothing where they
+//! are not. Memory: bounded by `max_open_sessions`, `max_records_per_session` and `max_held_records`, each with a
+//! counter in [`WindowStats`]; 32 bytes a record of a session, 48 with numbers, and 24 more on hold. Fails when one
+//! source's clock runs ahead: every other record then counts as late and sessions break into pieces.
 
 mod deploys;
+mod numbers;
 mod reorder;
+mod run;
+mod services;
 mod sessions;
 
 use std::{ops::Deref, sync::Arc};
 
 use arrow::array::{Array, StringArray};
 use faultline_core::{
-    LogBatch, LogEntry, LogWindow, ServiceIdx, Template, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
-    batch::DictArray,
+    LogBatch, LogEntry, LogWindow, RecordNumbers, ServiceIdx, Template, TemplateId, TemplateTexts, Window, WindowKey,
+    WindowState,
 };
-use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::deploys::Deploy;
 use self::{
     deploys::Deploys,
+    numbers::NumberColumn,
     reorder::{Held, Reorder},
+    run::Run,
+    services::Services,
     sessions::{Owner, Sessions},
 };
 use crate::{adaptation::AdaptationConfig, error::Error};
@@ -125,7 +133,7 @@ pub struct WindowStats {
 #[derive(Debug)]
 struct Done {
     key: WindowKey,
-    records: Vec<LogEntry>,
+    run: Run,
     fresh: usize,
     n_dropped: u64,
     state: WindowState,
@@ -146,9 +154,10 @@ pub struct Windower {
     services: Services,
     templates: TemplateTexts,
     deploys: Deploys,
+    keeps_numbers: bool,
     done: Vec<Done>,
     touched: Vec<u32>,
-    spare: Vec<Vec<LogEntry>>,
+    spare: Vec<Run>,
     stats: WindowStats,
 }
 
@@ -196,6 +205,7 @@ impl Windower {
             services: Services::default(),
             templates: TemplateTexts::default(),
             deploys: Deploys::new(0, 1.0),
+            keeps_numbers: false,
             done: Vec::new(),
             touched: Vec::new(),
             spare: Vec::new(),
@@ -208,6 +218,13 @@ impl Windower {
     #[must_use]
     pub fn following(mut self, adaptation: &AdaptationConfig) -> Self {
         self.deploys = Deploys::new(adaptation.deploy_window_ms, adaptation.nearest_similarity);
+        self
+    }
+
+    /// Keeps the numbers in the texts of records, for detectors that read them. To be called before the first record.
+    #[must_use]
+    pub fn with_numbers(mut self) -> Self {
+        self.keeps_numbers = true;
         self
     }
 
@@ -239,6 +256,7 @@ impl Windower {
         let (severities, sessions, streams) = (batch.severity_number(), batch.session(), batch.session_is_stream());
         let service_of = self.services.resolve(batch.service_name());
         let service_keys = batch.service_name().keys();
+        let numbers = self.keeps_numbers.then(|| NumberColumn::of(batch));
         let mut newest = self.newest;
         for row in 0..batch.len() {
             if templates.is_null(row) {
@@ -261,7 +279,7 @@ impl Windower {
             let is_stream = streams.is_valid(row) && streams.value(row);
             let slot = self.slot_of(sessions, row, service, is_stream);
             newest = newest.max(entry.time_unix_nano);
-            self.take(slot, entry);
+            self.take(slot, entry, numbers.as_ref().map(|numbers| numbers.row(row)));
         }
         self.advance_to(newest);
     }
@@ -288,7 +306,8 @@ impl Windower {
         windows.extend(self.done.iter().map(|done| {
             Window::Log(LogWindow {
                 key: &done.key,
-                records: &done.records,
+                records: done.run.records(),
+                numbers: done.run.numbers(),
                 fresh: done.fresh,
                 n_dropped: done.n_dropped,
                 state: done.state,
@@ -307,7 +326,8 @@ impl Windower {
                 let session = self.sessions.get(slot);
                 Window::Log(LogWindow {
                     key: &session.key,
-                    records: &session.records,
+                    records: session.run.records(),
+                    numbers: session.run.numbers(),
                     fresh: session.n_scored,
                     n_dropped: session.n_dropped,
                     state: WindowState::Open,
@@ -332,14 +352,14 @@ impl Windower {
         let n_touched = (n - n_done).min(self.touched.len());
         for mut done in self.done.drain(..n_done) {
             if self.spare.len() < MAX_SPARE {
-                done.records.clear();
-                self.spare.push(done.records);
+                done.run.clear();
+                self.spare.push(done.run);
             }
         }
         for slot in self.touched.drain(..n_touched) {
             let session = self.sessions.get_mut(slot);
             if std::mem::take(&mut session.touched) && self.config.emit == Emit::Incremental {
-                session.n_scored = session.records.len();
+                session.n_scored = session.run.len();
             }
         }
     }
@@ -377,9 +397,9 @@ impl Windower {
             None if service == 0 => (Arc::clone(&self.stream), Owner::Service(0)),
             None => (Arc::clone(&self.services.names[service as usize]), Owner::Service(service)),
         };
-        let records = self.spare.pop().unwrap_or_default();
+        let run = self.spare.pop().unwrap_or_default();
         let is_stream = is_stream || key.is_none();
-        self.sessions.open(WindowKey { stream: Arc::clone(&self.stream), session }, owner, is_stream, records)
+        self.sessions.open(WindowKey { stream: Arc::clone(&self.stream), session }, owner, is_stream, run)
     }
 
     /// Evicts until there is room for one more session.
@@ -396,13 +416,13 @@ impl Windower {
         }
     }
 
-    fn take(&mut self, slot: u32, entry: LogEntry) {
+    fn take(&mut self, slot: u32, entry: LogEntry, numbers: Option<RecordNumbers>) {
         let watermark = self.watermark_unix_nano();
         self.stats.n_records += 1;
         self.stats.n_late += u64::from(entry.time_unix_nano < watermark);
         let at = entry.time_unix_nano.max(watermark);
         self.sessions.get_mut(slot).n_held += 1;
-        self.held.push(at, slot, entry);
+        self.held.push(at, slot, entry, numbers);
         if self.held.len() > self.config.max_held_records {
             self.release_oldest_early();
         }
@@ -423,17 +443,18 @@ impl Windower {
 
     /// Appends a record to its session, which ends first if the record comes more than a gap after its latest.
     fn release(&mut self, held: Held) {
+        let numbers = self.held.take_numbers(&held);
         let Held { at, slot, entry, .. } = held;
         let session = self.sessions.get(slot);
-        if !session.records.is_empty() && at > session.active_at.saturating_add(self.gap_nanos) {
+        if !session.run.is_empty() && at > session.active_at.saturating_add(self.gap_nanos) {
             self.move_out(slot, WindowState::Closed);
         }
-        if self.sessions.get(slot).records.len() >= self.config.max_records_per_session {
+        if self.sessions.get(slot).run.len() >= self.config.max_records_per_session {
             self.cut(slot);
         }
         let session = self.sessions.get_mut(slot);
         session.n_held -= 1;
-        session.records.push(entry);
+        session.run.push(entry, numbers);
         session.active_at = session.active_at.max(at);
         if !std::mem::replace(&mut session.touched, true) {
             self.touched.push(slot);
@@ -445,11 +466,11 @@ impl Windower {
     fn cut(&mut self, slot: u32) {
         let keep = self.config.max_records_per_session / 2;
         let session = self.sessions.get_mut(slot);
-        let n_unscored = session.records.len() - session.n_scored;
+        let n_unscored = session.run.len() - session.n_scored;
         let (carry, state) = match session.is_stream {
             false if n_unscored + self.config.context_records <= keep => {
-                let n_cut = session.records.len() - keep;
-                session.records.drain(..n_cut);
+                let n_cut = session.run.len() - keep;
+                session.run.cut_front(n_cut);
                 session.n_scored -= n_cut;
                 session.n_dropped += n_cut as u64;
                 self.stats.n_cut += n_cut as u64;
@@ -459,31 +480,31 @@ impl Windower {
             true => (self.config.context_records, WindowState::Closed),
         };
         let mut tail = self.spare.pop().unwrap_or_default();
-        tail.extend_from_slice(&session.records[session.records.len() - carry..]);
+        tail.extend_from(&session.run, session.run.len() - carry);
         // A stream that starts anew is a new session, of which nothing has been cut off yet.
-        let n_cut = if state == WindowState::Open { (session.records.len() - carry) as u64 } else { 0 };
+        let n_cut = if state == WindowState::Open { (session.run.len() - carry) as u64 } else { 0 };
         let n_dropped = if state == WindowState::Open { session.n_dropped + n_cut } else { 0 };
         self.move_out(slot, state);
         let session = self.sessions.get_mut(slot);
         session.n_scored = carry;
         session.n_context = if state == WindowState::Closed { carry } else { 0 };
         session.n_dropped = n_dropped;
-        session.records = tail;
+        session.run = tail;
         self.stats.n_cut += n_cut;
     }
 
     /// Moves a session's records to the windows that leave the table; its slot stays, without records.
     fn move_out(&mut self, slot: u32, state: WindowState) {
         let session = self.sessions.get_mut(slot);
-        let records = std::mem::take(&mut session.records);
+        let run = std::mem::take(&mut session.run);
         let (n_scored, n_context) = (std::mem::take(&mut session.n_scored), std::mem::take(&mut session.n_context));
         let n_dropped = std::mem::take(&mut session.n_dropped);
         session.touched = false;
         // A stream that the cap closed and that nothing followed is only its own context.
-        if records.len() > n_context {
+        if run.len() > n_context {
             self.stats.n_closed += u64::from(state == WindowState::Closed);
             let is_stream = session.is_stream;
-            self.done.push(Done { key: session.key.clone(), records, fresh: n_scored, n_dropped, state, is_stream });
+            self.done.push(Done { key: session.key.clone(), run, fresh: n_scored, n_dropped, state, is_stream });
         }
     }
 
@@ -504,46 +525,6 @@ impl Windower {
             }
             self.close(slot);
         }
-    }
-}
-
-/// Service names, each once. Index 0 is the empty name.
-#[derive(Debug)]
-struct Services {
-    names: Vec<Arc<str>>,
-    idx: FxHashMap<Arc<str>, ServiceIdx>,
-}
-
-impl Default for Services {
-    fn default() -> Self {
-        Self { names: vec![Arc::from("")], idx: FxHashMap::default() }
-    }
-}
-
-impl Services {
-    /// More distinct names than this share the empty one.
-    const MAX: usize = 65_536;
-
-    /// The index of each value of a dictionary column.
-    fn resolve(&mut self, column: &DictArray) -> Vec<ServiceIdx> {
-        let Some(values) = column.values().as_any().downcast_ref::<StringArray>() else { return Vec::new() };
-        values.iter().map(|name| self.idx_of(name.unwrap_or_default())).collect()
-    }
-
-    fn idx_of(&mut self, name: &str) -> ServiceIdx {
-        if name.is_empty() {
-            return 0;
-        }
-        if let Some(&idx) = self.idx.get(name) {
-            return idx;
-        }
-        if self.names.len() >= Self::MAX {
-            return 0;
-        }
-        let (name, idx) = (Arc::<str>::from(name), self.names.len() as ServiceIdx);
-        self.names.push(Arc::clone(&name));
-        self.idx.insert(name, idx);
-        idx
     }
 }
 

@@ -216,7 +216,7 @@ fn overdue_of(detector: &mut dyn Detector) -> Vec<Overdue> {
     for (session, _) in LATER.iter() {
         let records = session.records[..session.records.len() / 2].to_vec();
         let Some(end) = records.last().map(|record| record.time_unix_nano) else { continue };
-        let half = Session { key: session.key.clone(), records };
+        let half = Session { key: session.key.clone(), records, numbers: Vec::new() };
         scores_of(detector, &[half.window(0, false)]);
         all.extend(detector.advance(end));
         all.extend(detector.advance(end + STEP));

@@ -5,8 +5,10 @@
 //! the edge too, so that a service which never answers is still in the graph. Figures are kept in buckets of event time
 //! for a sliding history, so that before and during can be compared.
 //!
-//! Cost: three hash look-ups a span. Memory: bounded by the configuration. Fails to see an edge when neither the
-//! parent nor a name for the callee ever arrives.
+//! Cost: three hash look-ups a span. Memory: bounded by the configuration; what that leaves out is counted. Fails to see
+//! an edge when neither the parent nor a name for the callee ever arrives.
+
+mod calls;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,6 +17,7 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::calls::CallStats;
 use crate::{
     intern::Names,
     span::{Side, SpanRow, rows},
@@ -30,7 +33,7 @@ pub struct GraphConfig {
     pub history_seconds: u32,
     /// The most services told apart; spans of further ones are left out.
     pub max_services: usize,
-    /// The most edges per bucket; calls along further ones are left out.
+    /// The most edges per bucket, some 200 bytes each; calls along further ones are left out.
     pub max_edges: usize,
     /// The most spans remembered so that their children find them, and the most children that wait for their parent.
     pub max_pending_spans: usize,
@@ -42,41 +45,21 @@ impl Default for GraphConfig {
             bucket_seconds: 5,
             history_seconds: 900,
             max_services: 4_096,
-            max_edges: 16_384,
+            max_edges: 4_096,
             max_pending_spans: 100_000,
         }
     }
 }
 
-/// Calls counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallStats {
-    /// Calls.
-    pub n_calls: u64,
-    /// Calls that failed.
-    pub n_errors: u64,
-    /// Sum of their durations, nanoseconds.
-    pub duration_nanos: u64,
-}
-
-impl CallStats {
-    fn count(&mut self, is_error: bool, duration_nanos: i64) {
-        self.n_calls += 1;
-        self.n_errors += u64::from(is_error);
-        self.duration_nanos = self.duration_nanos.saturating_add(duration_nanos.unsigned_abs());
-    }
-
-    fn add(&mut self, other: Self) {
-        self.n_calls += other.n_calls;
-        self.n_errors += other.n_errors;
-        self.duration_nanos = self.duration_nanos.saturating_add(other.duration_nanos);
-    }
-
-    /// Mean duration in milliseconds; 0 when nothing was called.
-    #[must_use]
-    pub fn mean_ms(&self) -> f64 {
-        if self.n_calls == 0 { 0.0 } else { self.duration_nanos as f64 / self.n_calls as f64 / 1e6 }
-    }
+/// What the bounds of the graph have cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GraphCounters {
+    /// Spans left out because their service was one too many.
+    pub n_unnamed_spans: u64,
+    /// Calls left out because their edge was one too many in its bucket.
+    pub n_cut_calls: u64,
+    /// Calls left out because they are older than the history.
+    pub n_too_old: u64,
 }
 
 /// One service over a span of time.
@@ -112,6 +95,7 @@ pub struct ServiceGraph {
     orphans: Bounded<Vec<Orphan>>,
     /// Traces by the services they touched, for alerts that name only their trace.
     traces: Bounded<Vec<u32>>,
+    counters: GraphCounters,
 }
 
 #[derive(Default)]
@@ -177,6 +161,7 @@ impl ServiceGraph {
             seen: Bounded::new(max),
             orphans: Bounded::new(max),
             traces: Bounded::new(max),
+            counters: GraphCounters::default(),
             config,
         }
     }
@@ -189,7 +174,10 @@ impl ServiceGraph {
     }
 
     fn observe_span(&mut self, span: &SpanRow<'_>) {
-        let Some(service) = self.names.number(span.service) else { return };
+        let Some(service) = self.names.number(span.service) else {
+            self.counters.n_unnamed_spans += 1;
+            return;
+        };
         let key = (span.trace, span.span);
         if self.seen.get(key) == Some(&service) {
             return; // The same span again.
@@ -242,8 +230,9 @@ impl ServiceGraph {
     }
 
     fn count_service(&mut self, bucket: i64, service: u32, is_error: bool, duration_nanos: i64) {
-        if let Some(bucket) = self.bucket(bucket) {
-            bucket.services.entry(service).or_default().count(is_error, duration_nanos);
+        match self.bucket(bucket) {
+            Some(bucket) => bucket.services.entry(service).or_default().count(is_error, duration_nanos),
+            None => self.counters.n_too_old += 1,
         }
     }
 
@@ -253,6 +242,7 @@ impl ServiceGraph {
         let bucket = self.bucket(idx)?;
         if !bucket.edges.contains_key(&pair) {
             if bucket.edges.len() >= max_edges {
+                self.counters.n_cut_calls += 1;
                 return None;
             }
             bucket.edges.insert(pair, Edge::default());
@@ -290,6 +280,12 @@ impl ServiceGraph {
         if neighbours.is_empty() {
             self.neighbours.remove(&of);
         }
+    }
+
+    /// What its bounds have cost.
+    #[must_use]
+    pub fn counters(&self) -> GraphCounters {
+        self.counters
     }
 
     /// Whether spans of the service, or calls to it, were seen lately.
@@ -370,7 +366,7 @@ pub(crate) fn spellings(address: &str) -> [&str; 3] {
 mod tests {
     use faultline_core::{SpanBatch, SpanBatchBuilder, SpanRecord};
 
-    use super::{GraphConfig, ServiceGraph};
+    use super::{GraphConfig, GraphCounters, ServiceGraph};
 
     const SECOND: i64 = 1_000_000_000;
 
@@ -462,6 +458,15 @@ mod tests {
     }
 
     #[test]
+    fn what_the_bounds_leave_out_is_counted() {
+        let config = GraphConfig { max_edges: 1, history_seconds: 10, ..GraphConfig::default() };
+        let mut graph = ServiceGraph::new(config);
+        graph.observe(&batch(&[span("f1", "", "a", 100), span("f2", "f1", "b", 100), span("f3", "f1", "c", 100)]));
+        graph.observe(&batch(&[span("f4", "", "a", 105), span("f5", "", "a", 110), span("f6", "", "a", 50)]));
+        assert_eq!(graph.counters(), GraphCounters { n_unnamed_spans: 0, n_cut_calls: 1, n_too_old: 1 });
+    }
+
+    #[test]
     fn every_map_is_bounded() {
         let config = GraphConfig { max_services: 3, max_edges: 2, max_pending_spans: 8, ..GraphConfig::default() };
         let mut graph = ServiceGraph::new(config);
@@ -473,5 +478,7 @@ mod tests {
         }
         assert!(graph.seen.map.len() <= 8 && graph.orphans.map.len() <= 8 && graph.traces.map.len() <= 8);
         assert!(graph.buckets.len() <= 180 && graph.knows("s2") && !graph.knows("s3"));
+        // 1,000 spans of s0 to s6 in turn: s3 to s6 are too many.
+        assert_eq!(graph.counters().n_unnamed_spans, 571);
     }
 }

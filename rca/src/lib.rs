@@ -18,6 +18,6 @@ mod span;
 
 pub use alert_count::{AlertCount, AlertCountConfig};
 pub use correlate::{Correlator, CorrelatorCounters, RcaConfig, Update};
-pub use graph::{CallStats, EdgeStats, GraphConfig, ServiceGraph, ServiceStats};
+pub use graph::{CallStats, EdgeStats, GraphConfig, GraphCounters, ServiceGraph, ServiceStats};
 pub use registry::{LOCALIZERS, LocalizerEntry, LocalizerKind, RcaError, localizer};
 pub use self_time::{SelfTime, SelfTimeConfig};

@@ -38,8 +38,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     config.detection.warm_up.records = Some(u64::MAX);
     config.detection.warm_up.sessions = None;
     let mut parser = LogParser::new(config.parser.clone())?;
-    let mut windower = Windower::new(config.windowing.clone())?;
     let mut monitor = Monitor::new(config.monitor())?;
+    let windower = Windower::new(config.windowing.clone())?;
+    let mut windower = if monitor.reads_numbers() { windower.with_numbers() } else { windower };
     let reader = FileReader::open(&args.file, &config.ingest.files)
         .map_err(|error| Exit::new(exit::IO, format!("{:#}", anyhow::Error::new(error))))?;
     let mut next_record = 1;

@@ -5,6 +5,7 @@ pub mod hadoop;
 pub mod hdfs;
 pub mod labels;
 pub mod loghub_2k;
+pub mod series;
 pub mod sessions;
 pub mod tracebench;
 
@@ -13,5 +14,6 @@ pub use hadoop::HadoopLogs;
 pub use hdfs::{BlockSpan, ChronologicalSessions, RawHdfs};
 pub use labels::{Labels, SessionLabels};
 pub use loghub_2k::{GroundTruth, LabelledSystem};
+pub use series::{LabelledSeries, Machine, labelled_series, machines};
 pub use sessions::{SessionSplit, Sessions};
 pub use tracebench::TraceBench;

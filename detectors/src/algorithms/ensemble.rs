@@ -115,6 +115,10 @@ impl Algorithm for Ensemble {
     type Config = Config;
     type Model = Model;
 
+    fn reads_numbers(config: &Config) -> bool {
+        DeepLog::reads_numbers(&config.deeplog)
+    }
+
     fn fit(config: &Config, training: &[Window<'_>], seed: u64) -> Result<Model, DetectorError> {
         check(config)?;
         let mut deeplog = DeepLog::fit(&config.deeplog, training, seed)?;

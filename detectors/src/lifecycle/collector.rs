@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use faultline_core::{LogEntry, LogWindow, RecordId, TemplateTexts, Window, WindowKey, WindowState};
+use faultline_core::{
+    LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, TemplateTexts, Window, WindowKey, WindowState,
+};
 
-use super::{WarmUp, is_closed};
+use super::WarmUp;
 
 /// Divides the warm-up's sessions into training and calibration: every so many-th ended session calibrates.
 ///
@@ -13,13 +15,13 @@ use super::{WarmUp, is_closed};
 pub(crate) fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>, Vec<Window<'a>>) {
     /// Ended sessions with which a calibration can do without open ones.
     const ENOUGH: usize = 100;
-    let has_enough = windows.iter().filter(|window| is_closed(window)).count() >= ENOUGH;
+    let has_enough = windows.iter().filter(|window| window.is_closed()).count() >= ENOUGH;
     let (mut training, mut calibration) = (Vec::new(), Vec::new());
     let mut n_candidates = 0;
     // A little more, so that a tenth of ten is one.
     let due = |n: u64| (n as f64 * share + 1e-9) as u64;
     for window in windows {
-        let is_candidate = !has_enough || is_closed(window);
+        let is_candidate = !has_enough || window.is_closed();
         n_candidates += u64::from(is_candidate);
         if is_candidate && due(n_candidates) > due(n_candidates - 1) {
             calibration.push(*window);
@@ -52,16 +54,20 @@ pub(super) struct Collector {
 pub(crate) struct Collected {
     key: WindowKey,
     pub(crate) records: Vec<LogEntry>,
+    /// Theirs, or none where no detector reads them.
+    numbers: Vec<RecordNumbers>,
     n_dropped: u64,
     state: WindowState,
     is_stream: bool,
 }
 
 impl Collected {
-    pub(crate) fn of(log: &LogWindow<'_>, records: &[LogEntry]) -> Self {
+    /// The records of `log` from `first` on.
+    pub(crate) fn of(log: &LogWindow<'_>, first: usize) -> Self {
         Self {
             key: log.key.clone(),
-            records: records.to_vec(),
+            records: log.records[first..].to_vec(),
+            numbers: log.numbers.tail(first).to_vec(),
             n_dropped: log.n_dropped,
             state: log.state,
             is_stream: log.is_stream,
@@ -72,6 +78,7 @@ impl Collected {
         Window::Log(LogWindow {
             key: &self.key,
             records: &self.records,
+            numbers: Numbers::new(&self.numbers),
             fresh: 0,
             n_dropped: self.n_dropped,
             state: self.state,
@@ -98,9 +105,12 @@ impl Collector {
         self.n_kept += log.fresh_records().len() as u64;
         if !log.is_closed() {
             match self.open.get_mut(log.key) {
-                Some(open) => open.records.extend_from_slice(log.fresh_records()),
+                Some(open) => {
+                    open.records.extend_from_slice(log.fresh_records());
+                    open.numbers.extend_from_slice(log.numbers.tail(log.fresh));
+                }
                 None => {
-                    let open = Collected { n_dropped: 0, ..Collected::of(log, log.fresh_records()) };
+                    let open = Collected { n_dropped: 0, ..Collected::of(log, log.fresh) };
                     self.open.insert(log.key.clone(), open);
                 }
             }
@@ -108,7 +118,7 @@ impl Collector {
         }
         self.open.remove(log.key);
         if !log.records.is_empty() {
-            self.sessions.push(Collected::of(log, log.records));
+            self.sessions.push(Collected::of(log, 0));
         }
     }
 
@@ -133,5 +143,38 @@ impl Collector {
     /// there are enough.
     pub(super) fn windows(&self) -> impl Iterator<Item = Window<'_>> {
         self.open.values().chain(&self.sessions).map(|collected| collected.window(&self.services, &self.templates))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Session;
+
+    /// A session whose numbers are the ids of its templates.
+    fn numbered(key: &str, templates: &[u64]) -> Session {
+        let mut session = Session::of(key, templates);
+        session.numbers = templates.iter().map(|&template| RecordNumbers::of([template as f32])).collect();
+        session
+    }
+
+    #[test]
+    fn numbers_are_kept_with_the_records_of_open_and_of_ended_sessions() {
+        let (ended, grown) = (numbered("ended", &[4, 5]), numbered("grown", &[1, 2, 3]));
+        let mut begun = grown.clone();
+        begun.records.truncate(1);
+        begun.numbers.truncate(1);
+        let mut collector = Collector::default();
+        for window in [begun.window(0, false), ended.closed(), grown.window(1, false)] {
+            collector.take(&window);
+        }
+        let windows: Vec<Window<'_>> = collector.windows().collect();
+        let logs: Vec<&LogWindow<'_>> = windows.iter().filter_map(Window::as_log).collect();
+        assert_eq!(logs.iter().map(|log| log.records.len()).collect::<Vec<_>>(), [3, 2]);
+        for log in logs {
+            for (idx, record) in log.records.iter().enumerate() {
+                assert_eq!(log.numbers.of(idx), [record.template.0 as f32], "{:?}", log.key);
+            }
+        }
     }
 }

@@ -56,6 +56,14 @@ fn warm_up_reports_progress_then_fits_and_calibrates_every_detector() {
 }
 
 #[test]
+fn numbers_are_asked_for_where_a_detector_reads_them() {
+    assert!(!Monitor::new(MonitorConfig::default()).expect("valid").reads_numbers());
+    let mut with_numbers = config(100);
+    with_numbers.detectors.insert("deeplog".to_owned(), json!({"parameters": true}));
+    assert!(Monitor::new(with_numbers).expect("valid").reads_numbers());
+}
+
+#[test]
 fn spoiled_sessions_alert_and_normal_ones_do_not() {
     let mut monitor = warmed_up(config(1_000));
     let (mut hits, mut misses, mut false_alarms) = (0, 0, 0);
@@ -264,7 +272,7 @@ impl Detector for OddModel {
         }));
     }
     fn advance(&mut self, watermark_unix_nano: i64) -> Vec<Overdue> {
-        let Session { key, records } = Session::of("late", &[666]);
+        let Session { key, records, .. } = Session::of("late", &[666]);
         let score = Score { value: f64::NAN, culprit: 0 };
         let overdue = Overdue { key, records, services: Vec::new(), is_stream: false, score };
         Vec::from_iter((watermark_unix_nano == 666).then_some(overdue))

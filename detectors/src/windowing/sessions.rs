@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use faultline_core::{LogEntry, ServiceIdx, WindowKey};
+use faultline_core::{ServiceIdx, WindowKey};
 use rustc_hash::FxHashMap;
+
+use super::run::Run;
 
 /// Marks the end of the list.
 const NONE: u32 = u32::MAX;
@@ -25,10 +27,10 @@ pub(super) struct Session {
     pub owner: Owner,
     /// Whether it marks no beginning and no end: everything that one writer writes.
     pub is_stream: bool,
-    pub records: Vec<LogEntry>,
-    /// `records[..n_scored]` have been in a settled window.
+    pub run: Run,
+    /// Its first `n_scored` records have been in a settled window.
     pub n_scored: usize,
-    /// `records[..n_context]` are the tail of the predecessor that the length cap closed.
+    /// Its first `n_context` records are the tail of the predecessor that the length cap closed.
     pub n_context: usize,
     /// Records that the length cap has cut off the front.
     pub n_dropped: u64,
@@ -80,13 +82,13 @@ impl Sessions {
         self.by_service.get(&service).copied()
     }
 
-    pub fn open(&mut self, key: WindowKey, owner: Owner, is_stream: bool, records: Vec<LogEntry>) -> u32 {
+    pub fn open(&mut self, key: WindowKey, owner: Owner, is_stream: bool, run: Run) -> u32 {
         let session_key = Arc::clone(&key.session);
         let session = Session {
             key,
             owner,
             is_stream,
-            records,
+            run,
             n_scored: 0,
             n_context: 0,
             n_dropped: 0,

@@ -1,3 +1,5 @@
+mod numbers;
+
 use std::collections::BTreeMap;
 
 use arrow::array::{StringArray, UInt64Array};

@@ -11,7 +11,8 @@ use std::{
 };
 
 use faultline_core::{
-    Detector, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState, hash::StableHash,
+    Detector, LogEntry, LogWindow, Numbers, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+    hash::StableHash,
 };
 use faultline_datasets::{
     Confusion, ResultRow, Usage, average_precision, loaders::sessions::SessionSplit, usage::reset_peak_rss,
@@ -101,6 +102,7 @@ impl Sessions {
         Window::Log(LogWindow {
             key: &self.keys[idx],
             records: &self.entries[start..self.ends[idx]],
+            numbers: Numbers::default(),
             fresh: 0,
             n_dropped: 0,
             state: WindowState::Closed,

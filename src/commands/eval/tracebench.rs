@@ -16,7 +16,9 @@ use std::{
     time::Instant,
 };
 
-use faultline_core::{Detector, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState};
+use faultline_core::{
+    Detector, LogEntry, LogWindow, Numbers, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+};
 use faultline_datasets::{
     Confusion, ResultRow, Split, Usage, average_precision,
     loaders::tracebench::{Collection, Trace, TraceBench},
@@ -105,6 +107,7 @@ impl Traces {
             Window::Log(LogWindow {
                 key: &self.keys[idx],
                 records: &self.entries[start..self.ends[idx]],
+                numbers: Numbers::default(),
                 fresh: 0,
                 n_dropped: 0,
                 state: WindowState::Closed,

@@ -13,8 +13,8 @@ use std::{
 };
 
 use faultline_core::{
-    Alert, AlertId, AlertState, Detector, DetectorError, LogEntry, LogWindow, Score, TemplateTexts, Window, WindowKey,
-    WindowState,
+    Alert, AlertId, AlertState, Detector, DetectorError, LogEntry, LogWindow, Numbers, Score, TemplateTexts, Window,
+    WindowKey, WindowState,
 };
 use faultline_datasets::{
     Confusion, ResultRow, Usage, average_precision,
@@ -106,6 +106,7 @@ impl Stream {
         Window::Log(LogWindow {
             key: &self.key,
             records: &self.entries[range],
+            numbers: Numbers::default(),
             fresh,
             n_dropped,
             state,

@@ -1,7 +1,7 @@
 //! Why a window scored as it did: the prediction or the forecast that decided, what was expected, and where in its
 //! workflow the session was.
 
-use faultline_core::{Evidence, Expected, Score, TemplateId, Window};
+use faultline_core::{Evidence, Expected, LogWindow, Score, Window};
 
 use super::{
     Model,
@@ -63,9 +63,6 @@ impl Model {
                 format!("template {template} ranks {rank} of {n_outputs} in its place ({percent:.2} %); {likeliest}")
             }
         };
-        if let Some(finding) = &finding {
-            summary = describe(culprit.template, finding);
-        }
         let mut figures = vec![
             ("rank", surprise.rank as f64),
             ("nll", surprise.nll),
@@ -73,12 +70,10 @@ impl Model {
             ("g", self.learned.g as f64),
         ];
         if let Some(finding) = &finding {
-            figures.extend([
-                ("elapsed_ms", values::milliseconds(finding.value)),
-                ("forecast_ms", values::milliseconds(finding.forecast)),
-                ("deviations", finding.deviations),
-                ("value_nll", finding.nll),
-            ]);
+            let (text, own_figures) = told(log, score.culprit, finding, self.config.value_confidence);
+            summary = text;
+            figures.extend(own_figures);
+            figures.extend([("deviations", finding.deviations), ("value_nll", finding.nll)]);
         }
         let ended = surprise.what == What::End && finding.is_none();
         let at = score.culprit + usize::from(ended);
@@ -102,11 +97,41 @@ impl Model {
     }
 }
 
-/// For a person, what a parameter was and what it was forecast to be.
-fn describe(template: TemplateId, finding: &Finding) -> String {
-    let [was, forecast] = [finding.value, finding.forecast].map(values::milliseconds);
-    format!(
-        "template {template} came {was:.3} ms after the record before it, {:.1} deviations from the {forecast:.3} ms forecast",
-        finding.deviations.abs()
-    )
+/// What a parameter was and what it was forecast to be: for a person, and as figures.
+fn told(log: &LogWindow<'_>, at: usize, finding: &Finding, confidence: f64) -> (String, Vec<(&'static str, f64)>) {
+    let template = log.records[at].template;
+    let Some(place) = finding.param.checked_sub(1) else {
+        let [was, forecast] = [finding.value, finding.forecast].map(values::milliseconds);
+        let deviations = finding.deviations.abs();
+        let summary = format!(
+            "template {template} came {was:.3} ms after the record before it, {deviations:.1} deviations from the {forecast:.3} ms forecast",
+        );
+        return (summary, vec![("elapsed_ms", was), ("forecast_ms", forecast)]);
+    };
+    let numbers = log.numbers.of(at);
+    // As it was read: the way to the scale and back costs digits.
+    let was = numbers.get(place).map_or_else(|| values::off_scale(finding.value), |&number| f64::from(number));
+    let (low, high) = finding.interval(confidence);
+    let [forecast, low, high] = [finding.forecast, low, high].map(values::off_scale);
+    let summary = format!(
+        "template {template} came with {} as number {} of {}, where {} to {} was expected",
+        readable(was),
+        finding.param,
+        numbers.len(),
+        readable(low),
+        readable(high)
+    );
+    let figures = vec![
+        ("number", finding.param as f64),
+        ("number_value", was),
+        ("number_forecast", forecast),
+        ("expected_low", low),
+        ("expected_high", high),
+    ];
+    (summary, figures)
+}
+
+/// A number with three places after the point where that is not more than anybody reads.
+fn readable(number: f64) -> String {
+    if number.abs() >= 1e3 || number.fract() == 0.0 { format!("{number:.0}") } else { format!("{number:.3}") }
 }

@@ -1,11 +1,13 @@
 //! What a DeepLog model is kept as.
 //!
 //! Little-endian: magic, version, window, hidden, layers, g, whether the end is known, templates, weights, rehearsed
-//! examples, value models, workflows, and the stable hash of all that. Lists are preceded by their length.
+//! examples, value models, workflows, and the stable hash of all that. Lists are preceded by their length. A value
+//! model has a scale for the elapsed time and one for each number that it knows: none in models from before there were
+//! numbers.
 
 use std::collections::BTreeMap;
 
-use faultline_core::{TemplateId, hash::StableHash};
+use faultline_core::{MAX_NUMBERS, TemplateId, hash::StableHash};
 
 use super::{
     Config,
@@ -126,7 +128,7 @@ fn read(reader: &mut Reader<'_>) -> Option<(u64, Shape, Learned)> {
             scales.push(Scale { mean, deviation, error_mean, error_deviation, n_errors });
         }
         let weights = reader.floats()?;
-        if scales.is_empty() || weights.len() != ValueModel::n_weights(scales.len()) {
+        if scales.is_empty() || scales.len() > 1 + MAX_NUMBERS || weights.len() != ValueModel::n_weights(scales.len()) {
             return None;
         }
         models.insert(template, ValueModel::new(scales, weights));

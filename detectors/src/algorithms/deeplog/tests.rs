@@ -1,3 +1,5 @@
+mod numbers;
+
 use faultline_core::{Detector, DetectorError, Score, TemplateId, Window};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

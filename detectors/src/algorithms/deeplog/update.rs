@@ -5,7 +5,7 @@
 //! contexts of the marked windows, together with the most frequent contexts of the fit and those of earlier reports,
 //! which keep it from forgetting (the paper does not say what does), until all of the marked records are within the
 //! top g or `update_steps` are taken. A template that the model did not know gets an input and an output first.
-//! Elapsed times of marked records widen the interval of their value model.
+//! Elapsed times and numbers of marked records widen the intervals of their value model.
 //!
 //! Workflows stay as they were mined: one report does not change what sessions usually do.
 //!

@@ -24,7 +24,7 @@ mod mine;
 
 use std::{cmp::Reverse, collections::VecDeque};
 
-use faultline_core::LogWindow;
+use faultline_core::{LogWindow, Numbers};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
@@ -270,7 +270,8 @@ impl Open {
 /// A stream as pieces of the size that windows have.
 fn pieces_of<'a>(stream: &LogWindow<'a>) -> impl Iterator<Item = LogWindow<'a>> {
     let stream = *stream;
-    stream.records.chunks(PIECE).map(move |records| LogWindow { records, fresh: 0, ..stream })
+    let numbers = Numbers::default();
+    stream.records.chunks(PIECE).map(move |records| LogWindow { records, numbers, fresh: 0, ..stream })
 }
 
 /// How surprising `k` misses or more among `n` are at a rate of `share`, in nats: −ln of the binomial tail.

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use faultline_core::{
-    Detector, DetectorError, LogEntry, LogWindow, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+    Detector, DetectorError, LogEntry, LogWindow, Numbers, Score, TemplateId, TemplateTexts, Window, WindowKey,
+    WindowState,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -65,6 +66,7 @@ impl Trace {
         Window::Log(LogWindow {
             key,
             records,
+            numbers: Numbers::default(),
             fresh: 0,
             n_dropped: 0,
             state,

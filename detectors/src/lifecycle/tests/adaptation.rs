@@ -1,6 +1,6 @@
 //! Drift, shadows, promotion and rollback; poisoning.
 
-use faultline_core::{LogEntry, TemplateId, Window};
+use faultline_core::{LogEntry, LogWindow, TemplateId, Window};
 use serde_json::json;
 
 use super::{super::*, config, warmed_up};

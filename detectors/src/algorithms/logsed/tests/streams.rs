@@ -67,6 +67,7 @@ impl Stream {
         Window::Log(LogWindow {
             key,
             records: &self.records[..n_records],
+            numbers: Numbers::default(),
             fresh,
             n_dropped: 0,
             state: WindowState::Open,
