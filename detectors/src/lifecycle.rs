@@ -9,6 +9,9 @@
 //! Calibration sessions are scored whole, while in service a growing session is scored piece by piece. Scores that add up or
 //! take a maximum over records are no larger for a piece than for the whole, so this errs towards fewer alerts.
 //!
+//! What a session waits for may be overdue while it has no news: [`Monitor::advance_to`] asks the models, and what they tell
+//! alerts as a score does, in the same episode and the same account; nothing is learned from it.
+//!
 //! A session that is open when warm-up ends is scored from its next window on. A model that returns a non-finite score is
 //! sidelined: it says so once, in an event, and scores no more.
 //!
@@ -23,7 +26,7 @@ mod verdicts;
 
 use std::collections::BTreeMap;
 
-use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, Window};
+use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, TemplateTexts, Window};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -250,6 +253,8 @@ pub struct Monitor {
     vocabulary: Vocabulary,
     /// For each detector the templates that were merged since its fit.
     merged: BTreeMap<&'static str, Merged>,
+    /// What happened as time passed, for the next [`Self::score`] to tell.
+    events: Vec<MonitorEvent>,
 }
 
 #[derive(Debug)]
@@ -321,6 +326,7 @@ impl Monitor {
             renames: Renames::default(),
             vocabulary: Vocabulary::default(),
             merged: BTreeMap::new(),
+            events: Vec::new(),
         }
     }
 
@@ -413,7 +419,7 @@ impl Monitor {
     /// Station 7: raw scores and their p-values. During warm-up the windows are collected instead, and the models are
     /// fitted when there are enough.
     pub fn score(&mut self, windows: &[Window<'_>]) -> Scores {
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.events);
         let (mut first, mut n_taken) = (0, windows.len());
         if let Phase::WarmUp(collector) = &mut self.phase {
             first = windows.len();
@@ -428,7 +434,7 @@ impl Monitor {
             if self.defers_fits {
                 n_taken = first;
             } else if collector.progress(&self.config.warm_up) >= 1.0 {
-                events = self.end_warm_up();
+                events.extend(self.end_warm_up());
             }
         }
         let mut scored = Vec::new();
@@ -441,9 +447,7 @@ impl Monitor {
                 }
                 scored[from..].iter_mut().for_each(|scored| scored.window += first);
                 if let Some(shift) = self.alerter.shift_of(model.name()) {
-                    let calibration = model.calibration();
-                    let recent = |scored: &Scored| calibration.p_value(shift.undo(scored.score.value));
-                    scored[from..].iter_mut().for_each(|scored| scored.p_recent = recent(scored).max(scored.p_value));
+                    scored[from..].iter_mut().for_each(|scored| model.shift(shift, scored));
                 }
             }
         }
@@ -627,9 +631,25 @@ impl Monitor {
         self.models().iter().filter_map(status).collect()
     }
 
-    /// The input is complete up to this event time: alerts that have been quiet are resolved.
+    /// The input is complete up to this event time: alerts that have been quiet are resolved, and what should have happened by
+    /// now and has not may alert. To be called when the windows up to this time have been scored.
     pub fn advance_to(&mut self, watermark_unix_nano: i64) -> Vec<Alert> {
         self.alerter.advance_to(watermark_unix_nano);
+        let Phase::Service(models) = &mut self.phase else { return self.alerter.drain() };
+        for (idx, model) in models.iter_mut().enumerate() {
+            match model.advance(idx, watermark_unix_nano) {
+                Ok(overdue) => {
+                    for (overdue, mut scored) in overdue {
+                        if let Some(shift) = self.alerter.shift_of(model.name()) {
+                            model.shift(shift, &mut scored);
+                        }
+                        let window = overdue.window(TemplateTexts::NONE);
+                        self.alerter.observe_overdue(&window, &scored, model.detector());
+                    }
+                }
+                Err(reason) => self.events.push(MonitorEvent::Sidelined { detector: model.name(), reason }),
+            }
+        }
         self.alerter.drain()
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use faultline_core::{Detector, Evidence, Score, Window};
+use faultline_core::{Detector, Evidence, Overdue, Score, TemplateTexts, Window};
 use faultline_detectors::{
     Entry, REGISTRY,
     testing::{Session, score_all, synthetic},
@@ -208,7 +208,7 @@ fn evidence_says_something_and_is_bounded() {
     }
 }
 
-/// Detectors that learn from a person's verdict.
+/// Detectors that learn from a person's verdict. LogSed does, too; its tests have sessions that it can tell apart.
 const LEARNERS: [&str; 8] =
     ["new-template", "length", "ngram", "count-vector", "common-kinds", "severe-incident", "deeplog", "ensemble"];
 
@@ -237,7 +237,9 @@ fn an_accepted_session_is_normal_from_then_on_and_another_odd_one_is_not() {
         assert!(detector.accept(&accepted.closed(), cut) > 0, "{name} has learned nothing");
         assert_ne!(detector.version(), version, "{name}: it is another model");
         assert!(value(&mut *detector, &accepted) < cut, "{name}: what was accepted still scores {cut} or more");
-        assert!(value(&mut *detector, &after) >= cut, "{name}: it has learned too much");
+        let odd_still = value(&mut *detector, &after);
+        // DeepLog's scores are of single precision, and its update moves the last digits of all.
+        assert!(odd_still >= cut - 1e-6 * cut.abs(), "{name}: it has learned too much: {odd_still} where {cut} was accepted");
         assert_eq!(detector.accept(&accepted.closed(), cut), 0, "{name}: there is nothing to learn twice");
         let snapshot = detector.snapshot().expect("written");
         let mut again = entry.load(&Value::Null, &snapshot).expect("its own snapshot");
@@ -261,4 +263,52 @@ fn odd_verdicts_do_not_upset_a_detector() {
         }
         scores_of(&mut *detector, &later_windows());
     }
+}
+
+/// What a detector tells as time passes, in steps, of sessions that stop in the middle.
+fn overdue_of(detector: &mut dyn Detector) -> Vec<Overdue> {
+    const STEP: i64 = 1_000_000_000;
+    assert_eq!(detector.advance(i64::MIN), [], "{}: before the first record", detector.name());
+    let mut all = Vec::new();
+    for (session, _) in LATER.iter() {
+        let records = session.records[..session.records.len() / 2].to_vec();
+        let Some(end) = records.last().map(|record| record.time_unix_nano) else { continue };
+        let half = Session { key: session.key.clone(), records, numbers: Vec::new() };
+        scores_of(detector, &[half.window(0, false)]);
+        all.extend(detector.advance(end));
+        all.extend(detector.advance(end + STEP));
+        assert_eq!(detector.advance(end + STEP), [], "{}: told once", detector.name());
+        assert_eq!(detector.advance(end), [], "{}: time does not run backwards", detector.name());
+        for overdue in &all {
+            let (name, score, window) = (detector.name(), overdue.score, overdue.window(TemplateTexts::NONE));
+            assert!(score.value.is_finite() && score.culprit < overdue.records.len(), "{name}: {score:?}");
+            assert!(overdue.records.iter().all(|record| (record.service as usize) < overdue.services.len()), "{name}");
+            assert!(!detector.explain(&window, &score).summary.is_empty(), "{name}: no summary");
+        }
+    }
+    all.extend(detector.advance(i64::MAX));
+    let is_repeated = |(idx, overdue): (usize, &Overdue)| all[..idx].contains(overdue);
+    assert!(!all.iter().enumerate().any(is_repeated), "{}: told twice", detector.name());
+    all
+}
+
+#[test]
+fn what_is_overdue_is_sound_explained_told_once_and_the_same_again() {
+    for entry in REGISTRY {
+        assert_eq!(overdue_of(&mut *load(entry)), overdue_of(&mut *load(entry)), "{}", entry.name);
+        // What ends is not overdue.
+        let mut detector = load(entry);
+        scores_of(&mut *detector, &LATER.iter().map(|(session, _)| session.window(0, false)).collect::<Vec<_>>());
+        scores_of(&mut *detector, &LATER.iter().map(|(session, _)| session.closed()).collect::<Vec<_>>());
+        assert_eq!(detector.advance(i64::MAX), [], "{}", entry.name);
+    }
+    // The training above is too short for deadlines.
+    let entry = REGISTRY.iter().find(|entry| entry.name == "logsed").expect("it is listed");
+    let training = synthetic(3, 600, 0.0);
+    let windows: Vec<_> = training.iter().map(|(session, _)| session.closed()).collect();
+    let mut fitted = entry.fit(&Value::Null, &windows, SEED).expect("six hundred suffice");
+    let told = overdue_of(&mut *fitted);
+    assert!(!told.is_empty(), "sessions that stop in the middle are overdue");
+    let mut loaded = entry.load(&Value::Null, &fitted.snapshot().expect("written")).expect("its own snapshot");
+    assert_eq!(overdue_of(&mut *loaded), told, "from its snapshot");
 }

@@ -136,8 +136,6 @@ fn sessions_collected_before_a_merge_are_fitted_on_under_the_new_id() {
     assert_eq!(merged_share(&monitor, "ngram"), 0.0);
     let alerts = monitor.process(&[later(1, &[11, 12, 20, 22, 41, 42, 51, 52]).closed()]).alerts;
     assert!(alerts.is_empty(), "{:?}", alerting(&alerts));
-    let alerts = monitor.process(&[later(2, &[11, 12, 21, 22, 41, 42, 51, 52]).closed()]).alerts;
-    assert!(alerting(&alerts).contains(&"new-template"), "nothing is called 21 any more");
 }
 
 #[test]
