@@ -174,7 +174,7 @@ impl Buckets {
     }
 
     fn filled(&self) -> impl DoubleEndedIterator<Item = (i64, u64)> {
-        let numbered = self.counts.iter().enumerate().map(|(idx, count)| (self.offset + idx as i64, *count));
+        let numbered = self.counts.iter().enumerate().map(move |(idx, count)| (self.offset + idx as i64, *count));
         numbered.filter(|(_, count)| *count > 0)
     }
 
