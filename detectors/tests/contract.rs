@@ -239,7 +239,10 @@ fn an_accepted_session_is_normal_from_then_on_and_another_odd_one_is_not() {
         assert!(value(&mut *detector, &accepted) < cut, "{name}: what was accepted still scores {cut} or more");
         let odd_still = value(&mut *detector, &after);
         // DeepLog's scores are of single precision, and its update moves the last digits of all.
-        assert!(odd_still >= cut - 1e-6 * cut.abs(), "{name}: it has learned too much: {odd_still} where {cut} was accepted");
+        assert!(
+            odd_still >= cut - 1e-6 * cut.abs(),
+            "{name}: it has learned too much: {odd_still} where {cut} was accepted"
+        );
         assert_eq!(detector.accept(&accepted.closed(), cut), 0, "{name}: there is nothing to learn twice");
         let snapshot = detector.snapshot().expect("written");
         let mut again = entry.load(&Value::Null, &snapshot).expect("its own snapshot");
