@@ -8,6 +8,7 @@ pub mod loghub_2k;
 pub mod nab;
 pub mod series;
 pub mod sessions;
+pub mod traceanomaly;
 pub mod tracebench;
 
 pub use bgl::{BglLines, BglWindows};
@@ -18,4 +19,5 @@ pub use loghub_2k::{GroundTruth, LabelledSystem};
 pub use nab::{Nab, NabSeries};
 pub use series::{LabelledSeries, Machine, labelled_series, machines};
 pub use sessions::{SessionSplit, Sessions};
+pub use traceanomaly::{TraceVectors, Vectors};
 pub use tracebench::TraceBench;
