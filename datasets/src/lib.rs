@@ -20,6 +20,7 @@ pub mod locate;
 pub mod metrics;
 pub mod nab_scorer;
 pub mod protocol;
+mod published;
 mod remarks;
 pub mod report;
 pub mod scan;
