@@ -6,8 +6,9 @@
 //! `front_service.csv`, the same for what users see; `*fault_list.json`, the faults. Whatever else lies between is of no
 //! matter, so both applications and both sources read alike.
 //!
-//! **Time.** All times are UTC. A minute's file holds what began in about the minute before the time in its name (up to 50
-//! seconds more or less, and one file of TrainTicket holds three minutes). A fault begins at its `inject_time`;
+//! **Time.** All times are UTC. A minute's file holds what began in a minute around the time in its name: from 51 s before to 8 s
+//! after on the first day of TrainTicket, from 8 s before to 52 s after on the second, about 40 s before to 20 s after in
+//! OnlineBoutique; two files of TrainTicket hold three minutes. Go by the times of records. A fault begins at its `inject_time`;
 //! `inject_timestamp` is not read, as in TrainTicket it is eight hours off and copied twice. How long a fault lasts is not
 //! published; the authors take the minute of the injection and the two after it.
 //!
@@ -70,7 +71,7 @@ impl Fault {
 /// One minute: which files hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Minute {
-    /// The time in its files' names, near its end.
+    /// The time in its files' names, somewhere within it.
     pub time_unix_nano: i64,
     /// Whether the authors say that it has no fault.
     pub is_fault_free: bool,
@@ -150,7 +151,7 @@ impl Nezha {
     }
 
     /// What the authors take for the minutes of a fault: those named for the minute of its injection and for the two after it.
-    /// Of the first only the end is later than the injection.
+    /// Of the first, part or all is from before the injection.
     #[must_use]
     pub fn minutes_of(&self, fault: &Fault) -> &[Minute] {
         let from = fault.time_unix_nano - fault.time_unix_nano.rem_euclid(MINUTE_NANOS);
