@@ -9,7 +9,7 @@
 //! **Time.** All times are UTC. A minute's file holds what began in a minute around the time in its name: from 51 s before to 8 s
 //! after on the first day of TrainTicket, from 8 s before to 52 s after on the second, about 40 s before to 20 s after in
 //! OnlineBoutique; two files of TrainTicket hold three minutes. Go by the times of records. A fault begins at its `inject_time`;
-//! `inject_timestamp` is not read, as in TrainTicket it is eight hours off and copied twice. How long a fault lasts is not
+//! `inject_timestamp` is not read, as in TrainTicket it is eight hours off and one is copied from another. How long a fault lasts is not
 //! published; the authors take the minute of the injection and the two after it.
 //!
 //! **Without a fault** are the minutes under `construct_data`, which the authors compare with, and the days of metrics
