@@ -246,7 +246,7 @@ mod tests {
             assert_eq!((nothing.score, nothing.n_found, nothing.n_false), (0.0, 0, 0));
             let mut corpus = Corpus::new();
             corpus.add(&scores(40, &[(12, 0.9), (13, 0.95), (28, 0.7), (3, 1.0)]), &windows);
-            corpus.add(&scores(40, &[(20, 0.8)]), &[20..39]);
+            corpus.add(&scores(40, &[(20, 0.8)]), std::slice::from_ref(&(20..39)));
             let perfect = corpus.best(&profile).expect("windows");
             close(perfect.score, 100.0);
             assert_eq!((perfect.threshold, perfect.n_found, perfect.n_false), (0.7, 3, 0));
@@ -256,9 +256,9 @@ mod tests {
         assert_eq!(none.best(&Profile::published()[0]), None);
     }
 
-    /// Computed by hand from the paper's formulas; the first flagged row lies in the part that is not judged.
+    /// Computed by a script from the paper's formulas; the first flagged row lies in the part that is not judged.
     #[test]
-    fn a_small_case_has_the_score_computed_by_hand() {
+    fn a_small_case_has_the_score_of_the_formulas() {
         let flagged = [(2, 1.0), (8, 0.9), (14, 0.8), (17, 0.7), (21, 0.6), (34, 0.5)];
         let mut corpus = Corpus::new();
         corpus.add(&scores(40, &flagged), &[12..20, 28..32]);
@@ -293,7 +293,7 @@ mod tests {
         let outcome = corpus.at(1.0, &standard).expect("a window");
         assert_eq!((outcome.n_windows, outcome.n_found, outcome.n_false), (1, 0, 1));
         close(outcome.sum, -1.11);
-        corpus.add(&[f64::NAN; 40], &[20..30]);
+        corpus.add(&[f64::NAN; 40], std::slice::from_ref(&(20..30)));
         assert_eq!(corpus.at(f64::NEG_INFINITY, &standard).expect("windows").n_false, 33);
     }
 

@@ -115,8 +115,11 @@ fn series(
     Ok(Some(NabSeries { category, name, times_unix_nano, values, windows }))
 }
 
-/// Times and values; none when the header is another.
-fn rows(path: &Path) -> Result<Option<(Vec<i64>, Vec<f64>)>, DatasetError> {
+/// Times and values, row by row.
+type Rows = (Vec<i64>, Vec<f64>);
+
+/// The rows of a file; none when the header is another.
+fn rows(path: &Path) -> Result<Option<Rows>, DatasetError> {
     let (mut times, mut values) = (Vec::new(), Vec::new());
     let mut is_series = false;
     lines::for_each(path, |number, line| {

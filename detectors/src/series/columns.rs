@@ -5,7 +5,7 @@ use arrow::{
         Array, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, PrimitiveArray, StringArray,
         TimestampNanosecondArray, UInt32Array, UInt64Array,
     },
-    datatypes::ArrowPrimitiveType,
+    datatypes::{ArrowNativeType, ArrowPrimitiveType},
 };
 use faultline_core::{MetricBatch, RecordId, batch::DictArray};
 
@@ -75,7 +75,7 @@ pub(super) struct Lists<'a, T> {
     items: &'a [T],
 }
 
-impl<'a, T> Lists<'a, T> {
+impl<'a, T: ArrowNativeType> Lists<'a, T> {
     fn of<A: ArrowPrimitiveType<Native = T>>(list: &'a ListArray) -> Self {
         let items = list.values().as_any().downcast_ref::<PrimitiveArray<A>>();
         Self { list, items: items.map(|items| &items.values()[..]).unwrap_or_default() }

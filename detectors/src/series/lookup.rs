@@ -13,6 +13,9 @@ use super::{
     table::Name,
 };
 
+/// Dictionary keys of a service and a resource.
+type Keys = (Option<usize>, Option<usize>);
+
 /// What a batch says once for many points.
 pub(super) struct Shared<'a> {
     /// Texts with their hashes.
@@ -25,7 +28,7 @@ pub(super) struct Shared<'a> {
     service_keys: &'a Int32Array,
     resource_keys: &'a Int32Array,
     /// Keys of the latest service and resource, and their instance.
-    latest: Option<((Option<usize>, Option<usize>), Option<u32>)>,
+    latest: Option<(Keys, Option<u32>)>,
 }
 
 /// What a source is called.
