@@ -13,6 +13,7 @@ mod pipeline;
 mod progress;
 mod publication;
 mod speak;
+mod verdicts;
 
 use std::process::ExitCode;
 

@@ -23,7 +23,7 @@ use std::{
 use anyhow::Context;
 use faultline_api::Order;
 use faultline_core::{
-    Alert, Batch, BoxFuture, Delivery, Outlet, OutletError, Parser, RecordId, Sink, SpanBatch, Template,
+    Alert, Batch, BoxFuture, Delivery, Outlet, OutletError, Parser, RecordId, Sink, SpanBatch, Template, TemplateId,
 };
 use faultline_detectors::{
     adaptation::Shadows,
@@ -40,6 +40,7 @@ use crate::{
     config::Config,
     dead_letters::DeadLetters,
     publication::{MAX_MERGED, Publication, write},
+    verdicts::Verdicts,
 };
 
 /// Deliveries the outlet holds before sources are told to come back later, and those of a file, which can wait.
@@ -68,7 +69,7 @@ pub struct Pipeline {
     orders: Orders,
 }
 
-/// What operators have ordered and the detect station has not carried out yet.
+/// What operators have ordered, by detector or alert, and the detect station has not carried out yet.
 pub type Orders = Arc<Mutex<Vec<(String, Order)>>>;
 
 /// What the path has done so far, for progress bars, `/readyz` and the closing line of a replay.
@@ -134,6 +135,15 @@ impl Progress {
                     "detector has drifted: so many sessions more than expected are abnormal to it"
                 );
             }
+            MonitorEvent::TemplatesMerged { detector, share } => {
+                let share = format!("{:.0} %", 100.0 * share);
+                tracing::warn!(
+                    detector,
+                    share,
+                    "the parser has merged templates that so many sessions of this detector's fit hold; a model fitted on \
+                     recent sessions will be offered"
+                );
+            }
             MonitorEvent::ShadowFitted { detector, version, abnormal_share, active_abnormal_share } => {
                 tracing::warn!(
                     detector,
@@ -169,14 +179,22 @@ pub enum Feed {
     Live,
 }
 
-/// A parsed batch and the templates that it founded or widened.
-struct Parsed {
-    batch: Option<Batch>,
+/// What a batch did to the templates.
+struct Changed {
+    /// Those that it founded or widened.
     templates: Vec<Template>,
+    /// Those that it merged, with the ones that took their place.
+    aliases: Vec<(TemplateId, TemplateId)>,
 }
 
-/// A batch that is in the store, with the templates that it founded or widened.
-type Kept = (Batch, Vec<Template>);
+/// A parsed batch, and what it did to the templates.
+struct Parsed {
+    batch: Option<Batch>,
+    changed: Changed,
+}
+
+/// A batch that is in the store, and what it did to the templates.
+type Kept = (Batch, Changed);
 
 /// The alerts of one batch together with the spans that passed with it: what station 9 works on.
 struct Finding {
@@ -214,7 +232,8 @@ impl Pipeline {
 
         let (keep_store, detect_store, publish_store) = (store.clone(), store.clone(), store.clone());
         let orders = Orders::default();
-        let detectors = Detectors { monitor, feed, store: detect_store, orders: Arc::clone(&orders) };
+        let verdicts = Verdicts::new(store.clone(), &config.windowing);
+        let detectors = Detectors { monitor, feed, store: detect_store, orders: Arc::clone(&orders), verdicts };
         let (accept_progress, detect_progress) = (Arc::clone(&progress), Arc::clone(&progress));
         let stations = vec![
             station("accept", move || accept(deliveries, &to_parse, first_record, dead_letters, &accept_progress))?,
@@ -290,11 +309,13 @@ fn parse(accepted: &Receiver<Batch>, to_keep: &Sender<Parsed>, mut parser: LogPa
             count_templates(&parser);
         }
         let templates = if is_due { parser.templates() } else { changed };
-        to_keep.send(Parsed { batch: Some(batch), templates })?;
+        let aliases = parser.drain_aliases();
+        to_keep.send(Parsed { batch: Some(batch), changed: Changed { templates, aliases } })?;
     }
     count_templates(&parser);
     // The last word on counts.
-    to_keep.send(Parsed { batch: None, templates: parser.templates() })
+    let changed = Changed { templates: parser.templates(), aliases: Vec::new() };
+    to_keep.send(Parsed { batch: None, changed })
 }
 
 /// What the parser has done so far, over all streams.
@@ -321,15 +342,17 @@ fn keep(parsed: &Receiver<Parsed>, to_detect: &Sender<Kept>, store: &Store) -> a
                 report_failed_write("segments", &error);
             }
         }
-        let Some(Parsed { batch, templates }) = message else { continue };
-        if let Err(error) = store.put_templates(&templates) {
+        let Some(Parsed { batch, changed }) = message else { continue };
+        // In this order: a template that was founded and merged by one batch ends as merged.
+        let written = store.put_templates(&changed.templates).and_then(|()| store.put_aliases(&changed.aliases));
+        if let Err(error) = written {
             report_failed_write("templates", &error);
         }
         let Some(batch) = batch else { continue };
         if let Err(error) = store.append(&batch) {
             report_failed_write(batch.table(), &error);
         }
-        to_detect.send((batch, templates))?;
+        to_detect.send((batch, changed))?;
     }
     store.close().context("closing the last segments")
 }
@@ -346,6 +369,7 @@ struct Detectors {
     /// Where it is written how the detectors do.
     store: Store,
     orders: Orders,
+    verdicts: Verdicts,
 }
 
 impl Detectors {
@@ -356,6 +380,10 @@ impl Detectors {
             let event = match order {
                 Order::Promote => self.monitor.promote(&detector),
                 Order::RollBack => self.monitor.roll_back(&detector),
+                Order::Judge => {
+                    self.verdicts.look();
+                    continue;
+                }
             };
             match event {
                 Some(event) => progress.report(&event),
@@ -407,17 +435,22 @@ fn detect(
     progress.fitted_before(&detectors.monitor);
     loop {
         detectors.obey(progress);
+        // A file has nobody who could judge, and the same file is to give the same alerts.
+        if feed == Feed::Live {
+            detectors.verdicts.apply_next(&mut detectors.monitor, &windower);
+        }
         if last_told.elapsed() >= STATUS_INTERVAL {
             last_told = Instant::now();
             detectors.tell(windower.watermark_unix_nano());
         }
         let mut spans = None;
         match kept.recv_timeout(IDLE) {
-            Some(Some((Batch::Logs(logs), templates))) => {
+            Some(Some((Batch::Logs(logs), Changed { templates, aliases }))) => {
                 if detectors.monitor.is_in_service() {
                     windower.watch_deploys();
                 }
                 windower.know(&logs, &templates);
+                detectors.monitor.merged(&aliases).iter().for_each(|event| progress.report(event));
                 for deploy in windower.take_deploys() {
                     metrics::counter!("faultline_deploys_total", "service" => deploy.service.to_string()).increment(1);
                     tracing::info!(service = %deploy.service, version = %deploy.version,

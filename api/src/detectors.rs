@@ -18,7 +18,8 @@ use crate::{
 #[utoipa::path(get, path = "/api/v1/detectors", tag = "detectors", responses((status = 200, body = Detectors)))]
 pub(crate) async fn list(State(state): State<ApiState>, params: Params) -> Result<Json<Detectors>, ApiError> {
     params.only(&[])?;
-    Ok(Json(blocking(&state, |store| store.detectors()).await?.into()))
+    let (detectors, judged) = blocking(&state, |store| Ok((store.detectors()?, store.judged()?))).await?;
+    Ok(Json(Detectors::new(detectors, &judged)))
 }
 
 /// Lets the model that was fitted on recent sessions decide.
@@ -52,7 +53,7 @@ pub(crate) async fn roll_back(
 }
 
 async fn order(state: ApiState, name: String, order: Order) -> Result<(StatusCode, Json<DetectorItem>), ApiError> {
-    let detectors = blocking(&state, |store| store.detectors()).await?;
+    let (detectors, judged) = blocking(&state, |store| Ok((store.detectors()?, store.judged()?))).await?;
     let Some(detector) = detectors.into_iter().find(|detector| detector.detector == name) else {
         return Err(ApiError::UnknownId { kind: "detector in service", id: name });
     };
@@ -62,7 +63,7 @@ async fn order(state: ApiState, name: String, order: Order) -> Result<(StatusCod
         _ => match &state.operator {
             Some(operator) => {
                 operator(&name, order);
-                return Ok((StatusCode::ACCEPTED, Json(detector.into())));
+                return Ok((StatusCode::ACCEPTED, Json(DetectorItem::new(detector, &judged))));
             }
             None => "no detectors run in this process",
         },

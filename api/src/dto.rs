@@ -5,9 +5,14 @@
 use std::collections::BTreeMap;
 
 use faultline_core::{Alert, Cause, DetectorStatus, Incident, Template, TemplateId};
-use faultline_store::{Line, rfc3339};
+use faultline_store::{Judged, Line, rfc3339};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::feedback::FeedbackItem;
+
+/// The name that the OpenTelemetry Collector's drain processor gives the text of a record's template.
+const LOG_RECORD_TEMPLATE: &str = "log.record.template";
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -149,6 +154,8 @@ pub struct AlertDetail {
     pub evidence: EvidenceDetail,
     /// The raw lines, in order, the culprit among them.
     pub lines: Vec<EvidenceLine>,
+    /// What a person has said of it.
+    pub feedback: Option<FeedbackItem>,
     /// The incident it belongs to.
     pub incident: Option<String>,
     /// Where to go from here.
@@ -205,8 +212,10 @@ pub struct EvidenceLine {
     pub raw: String,
     /// Its template.
     pub template_id: Option<u64>,
-    /// Text of its template.
+    /// Text of its template, or of the one that this was merged into.
     pub template: Option<String>,
+    /// The same as OpenTelemetry attributes: `log.record.template`.
+    pub attributes: BTreeMap<String, String>,
     /// Its trace.
     pub trace_id: Option<String>,
     /// Whether it decided the score.
@@ -214,9 +223,9 @@ pub struct EvidenceLine {
 }
 
 impl AlertDetail {
-    /// The alert with its lines, template texts filled in from `templates`.
-    pub(crate) fn new(alert: Alert, lines: Vec<Line>, templates: &[Template]) -> Self {
-        let text = |id: TemplateId| templates.iter().find(|template| template.id == id).map(|t| t.text.clone());
+    /// The alert with its lines, template texts filled in from `templates`, which say for each id what it stands for.
+    pub(crate) fn new(alert: Alert, lines: Vec<Line>, templates: &[(TemplateId, Template)]) -> Self {
+        let text = |id: TemplateId| templates.iter().find(|known| known.0 == id).map(|known| known.1.text.clone());
         let evidence = EvidenceDetail {
             summary: alert.evidence.summary.clone(),
             seen: alert.evidence.seen.map(|id| TemplateRef { template_id: id.0, text: text(id) }),
@@ -230,16 +239,21 @@ impl AlertDetail {
             culprit: alert.evidence.culprit,
             figures: alert.evidence.figures.clone(),
         };
-        let lines = lines.into_iter().map(|line| EvidenceLine {
-            record_id: line.record_id,
-            time: rfc3339(line.time_unix_nano),
-            time_unix_nano: line.time_unix_nano,
-            service: line.service,
-            raw: line.raw,
-            template_id: line.template_id.map(|id| id.0),
-            template: line.template_id.and_then(text),
-            trace_id: line.trace_id,
-            culprit: evidence.culprit == Some(line.record_id),
+        let lines = lines.into_iter().map(|line| {
+            let template = line.template_id.and_then(text);
+            let attribute = template.iter().map(|text| (LOG_RECORD_TEMPLATE.to_owned(), text.clone()));
+            EvidenceLine {
+                record_id: line.record_id,
+                time: rfc3339(line.time_unix_nano),
+                time_unix_nano: line.time_unix_nano,
+                service: line.service,
+                raw: line.raw,
+                template_id: line.template_id.map(|id| id.0),
+                attributes: attribute.collect(),
+                template,
+                trace_id: line.trace_id,
+                culprit: evidence.culprit == Some(line.record_id),
+            }
         });
         let lines = lines.collect();
         let item = AlertItem::from(alert);
@@ -262,6 +276,7 @@ impl AlertDetail {
             n_windows: item.n_windows,
             evidence,
             lines,
+            feedback: None,
             incident: item.incident,
             links: item.links,
         }
@@ -394,6 +409,16 @@ impl From<Template> for TemplateItem {
     }
 }
 
+/// A log template with those that were merged into it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TemplateDetail {
+    /// The template itself.
+    #[serde(flatten)]
+    pub template: TemplateItem,
+    /// Ids that stand for it too, because their templates were merged into it; at most 1000.
+    pub aliases: Vec<u64>,
+}
+
 /// The alert budget and who spends it. Rates are over event time and over about the last four thousand sessions.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Detectors {
@@ -436,8 +461,14 @@ pub struct DetectorItem {
     pub false_per_day: f64,
     /// The false-discovery rate in effect.
     pub false_discovery_rate: f64,
+    /// Alerts of it that people have called false, since the data directory began.
+    pub confirmed_false: u64,
+    /// Alerts of it that people have called right, since the data directory began.
+    pub confirmed_true: u64,
     /// Share of recent sessions that are abnormal beyond what the calibration allows.
     pub drift: f64,
+    /// Share of the sessions it was fitted on that hold a template which the parser has merged into another since.
+    pub merged_share: f64,
     /// A model fitted on recent sessions, which waits for its promotion.
     pub shadow: Option<ShadowItem>,
 }
@@ -457,19 +488,20 @@ pub struct ShadowItem {
     pub active_abnormal_share: f64,
 }
 
-impl From<Vec<DetectorStatus>> for Detectors {
-    fn from(detectors: Vec<DetectorStatus>) -> Self {
+impl Detectors {
+    pub(crate) fn new(detectors: Vec<DetectorStatus>, judged: &BTreeMap<String, Judged>) -> Self {
         Self {
             promised_per_day: detectors.iter().map(|detector| detector.promised_per_day).sum(),
             alerts_per_day: detectors.iter().map(|detector| detector.alerts_per_day).sum(),
             false_per_day: detectors.iter().map(|detector| detector.false_per_day).sum(),
-            items: detectors.into_iter().map(DetectorItem::from).collect(),
+            items: detectors.into_iter().map(|status| DetectorItem::new(status, judged)).collect(),
         }
     }
 }
 
-impl From<DetectorStatus> for DetectorItem {
-    fn from(status: DetectorStatus) -> Self {
+impl DetectorItem {
+    pub(crate) fn new(status: DetectorStatus, judged: &BTreeMap<String, Judged>) -> Self {
+        let Judged { n_false, n_true } = judged.get(&status.detector).copied().unwrap_or_default();
         let version = |version: u64| format!("{version:016x}");
         Self {
             name: status.detector,
@@ -485,7 +517,10 @@ impl From<DetectorStatus> for DetectorItem {
             alerts_per_day: status.alerts_per_day,
             false_per_day: status.false_per_day,
             false_discovery_rate: status.false_discovery_rate,
+            confirmed_false: n_false,
+            confirmed_true: n_true,
             drift: status.drift,
+            merged_share: status.merged_share,
             shadow: status.shadow.map(|shadow| ShadowItem {
                 model_version: version(shadow.model_version),
                 n_training: shadow.n_training,

@@ -1,5 +1,5 @@
-//! Station 10, the reading side: alerts, incidents, templates and SQL over HTTP; health and metrics. Independent of
-//! OTLP, which arrives elsewhere.
+//! Station 10, the reading side: alerts, incidents, templates and SQL over HTTP; health and metrics; and what people have to
+//! say: verdicts on alerts, orders for detectors. Independent of OTLP, which arrives elsewhere.
 //!
 //! [`install_metrics`] once, make an [`ApiState`], then [`serve`] the [`router`]. All state lives in the store; a handler
 //! checks the request, reads on a blocking thread and shapes JSON ([`dto`]). Errors become answers in one file, [`errors`].
@@ -10,6 +10,7 @@
 mod detectors;
 pub mod dto;
 pub mod errors;
+pub mod feedback;
 mod health;
 mod params;
 mod routes;
@@ -62,9 +63,11 @@ pub enum Order {
     Promote,
     /// Bring the model back that decided before.
     RollBack,
+    /// Look at the verdict that waits in the store; of an alert, not of a detector.
+    Judge,
 }
 
-/// Takes an order for the detector of this name. It is carried out between two rounds of judging.
+/// Takes an order for the detector of this name, or the alert of this id. It is carried out between two rounds of judging.
 pub type Operator = Arc<dyn Fn(&str, Order) + Send + Sync>;
 
 #[derive(OpenApi)]
@@ -91,9 +94,11 @@ fn documented() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(Documentation::openapi())
         .routes(routes!(routes::alerts))
         .routes(routes!(routes::alert))
+        .routes(routes!(feedback::give))
         .routes(routes!(routes::incidents))
         .routes(routes!(routes::incident))
         .routes(routes!(routes::templates))
+        .routes(routes!(routes::template))
         .routes(routes!(detectors::list))
         .routes(routes!(detectors::promote))
         .routes(routes!(detectors::roll_back))

@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, Query},
     http::request::Parts,
 };
-use faultline_core::{AlertState, Severity};
+use faultline_core::{AlertState, Severity, Verdict};
 use faultline_store::MAX_PAGE;
 
 use crate::errors::ApiError;
@@ -69,6 +69,10 @@ impl Params {
             let state = states.into_iter().find(|state| state.name() == text);
             state.ok_or_else(|| format!("`{text}` is none of firing, resolved"))
         })
+    }
+
+    pub(crate) fn verdict(&mut self) -> Result<Option<Verdict>, ApiError> {
+        self.with("verdict", str::parse)
     }
 
     /// A moment: RFC 3339, or nanoseconds since the epoch.

@@ -16,8 +16,9 @@ use utoipa::ToSchema;
 
 use crate::{
     ApiState, MAX_BODY_BYTES,
-    dto::{AlertDetail, AlertItem, IncidentItem, Page, TemplateItem},
+    dto::{AlertDetail, AlertItem, IncidentItem, Page, TemplateDetail, TemplateItem},
     errors::{ApiError, ErrorBody},
+    feedback::FeedbackItem,
     params::{Params, path_id},
 };
 
@@ -56,6 +57,8 @@ pub(crate) struct AlertParams {
     to: Option<String>,
     /// Only alerts of this incident.
     incident: Option<String>,
+    /// Only alerts of which a person has said this: `false_positive` or `true_positive`.
+    verdict: Option<String>,
     /// Items on the page.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
@@ -69,8 +72,9 @@ pub(crate) struct AlertParams {
     (status = 400, description = "A parameter is unknown or wrong", body = ErrorBody),
 ))]
 pub(crate) async fn alerts(State(state): State<ApiState>, params: Params) -> Result<Json<Page<AlertItem>>, ApiError> {
-    let mut params =
-        params.only(&["service", "severity", "detector", "state", "from", "to", "incident", "limit", "cursor"])?;
+    const ALLOWED: &[&str] =
+        &["service", "severity", "detector", "state", "from", "to", "incident", "verdict", "limit", "cursor"];
+    let mut params = params.only(ALLOWED)?;
     let filter = AlertFilter {
         service: params.text("service"),
         severity: params.severity()?,
@@ -79,13 +83,14 @@ pub(crate) async fn alerts(State(state): State<ApiState>, params: Params) -> Res
         from_unix_nano: params.time("from")?,
         to_unix_nano: params.time("to")?,
         incident: params.id("incident")?,
+        verdict: params.verdict()?,
         limit: params.limit()?,
         cursor: params.text("cursor"),
     };
     blocking(&state, move |store| store.alerts(&filter)).await.map(page)
 }
 
-/// One alert with its evidence: the raw lines, expected against seen.
+/// One alert with its evidence: the raw lines, expected against seen; and what a person has said of it.
 #[utoipa::path(get, path = "/api/v1/alerts/{id}", tag = "alerts",
     params(("id" = String, Path, description = "Sixteen hexadecimal digits")),
     responses(
@@ -108,10 +113,13 @@ pub(crate) async fn alert(
         template_ids.dedup();
         // An alert names few templates; one that names more than a page of them shows the rest by id only.
         template_ids.truncate(faultline_store::MAX_PAGE);
-        let templates = store.templates_by_id(&template_ids)?;
-        Ok(Some(AlertDetail::new(alert, lines, &templates)))
+        let templates = store.resolved_templates(&template_ids)?;
+        let feedback = store.feedback(alert_id)?;
+        Ok(Some((AlertDetail::new(alert, lines, &templates), feedback)))
     });
-    detail.await?.map(Json).ok_or(ApiError::UnknownId { kind: "alert", id })
+    let Some((detail, feedback)) = detail.await? else { return Err(ApiError::UnknownId { kind: "alert", id }) };
+    let feedback = feedback.map(|feedback| FeedbackItem::new(feedback, &state));
+    Ok(Json(AlertDetail { feedback, ..detail }))
 }
 
 fn alert_templates(alert: &Alert) -> impl Iterator<Item = TemplateId> {
@@ -215,11 +223,35 @@ pub(crate) async fn templates(
     blocking(&state, move |store| store.templates(&filter)).await.map(page)
 }
 
+/// One log template. The id of one that was merged into another gives that other one.
+#[utoipa::path(get, path = "/api/v1/templates/{id}", tag = "templates",
+    params(("id" = u64, Path, description = "As in `template_id`")),
+    responses(
+        (status = 200, body = TemplateDetail),
+        (status = 404, description = "No such template", body = ErrorBody),
+    ))]
+pub(crate) async fn template(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<TemplateDetail>, ApiError> {
+    params.only(&[])?;
+    let unknown = || ApiError::UnknownId { kind: "template", id: id.clone() };
+    let asked: TemplateId = id.parse().map(TemplateId).map_err(|_| unknown())?;
+    let found = blocking(&state, move |store| {
+        let Some((_, template)) = store.resolved_templates(&[asked])?.pop() else { return Ok(None) };
+        let aliases = store.aliases_of(template.id)?;
+        Ok(Some(TemplateDetail { template: template.into(), aliases: aliases.into_iter().map(|id| id.0).collect() }))
+    });
+    found.await?.map(Json).ok_or_else(unknown)
+}
+
 /// A SQL query.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct QueryRequest {
-    /// One reading statement over `logs`, `spans`, `metrics`, `templates`, `alerts`, `incidents`.
+    /// One reading statement over `logs`, `spans`, `metrics`, `templates`, `alerts`, `incidents`, `feedback`, and `log_records`:
+    /// `logs` with the template's text as `log_record_template`.
     #[schema(example = "SELECT service_name, count(*) AS n FROM logs GROUP BY service_name ORDER BY n DESC")]
     sql: String,
 }
@@ -268,7 +300,7 @@ pub(crate) async fn query(State(state): State<ApiState>, request: Request) -> Re
 }
 
 /// Reads a JSON body. Insisting on its content type also keeps other sites' forms from posting here.
-async fn json_body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+pub(crate) async fn json_body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, ApiError> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let content_type = content_type.map_or("", |value| value.to_str().unwrap_or("?")).to_owned();
     let essence = content_type.split(';').next().unwrap_or_default().trim();

@@ -10,8 +10,8 @@ use axum::{
 };
 use faultline_api::{ApiState, Operator, Order, Readiness, install_metrics, router};
 use faultline_core::{
-    Alert, AlertId, AlertState, Batch, Cause, CauseKind, DetectorStatus, Evidence, Expected, Incident, IncidentId,
-    LogBatchBuilder, LogRecord, ModelState, Severity, ShadowStatus, Template, TemplateId,
+    Alert, AlertId, AlertState, Applied, Batch, Cause, CauseKind, DetectorStatus, Evidence, Expected, Incident,
+    IncidentId, LogBatchBuilder, LogRecord, ModelState, Severity, ShadowStatus, Template, TemplateId, Verdict,
 };
 use faultline_store::{Store, StoreConfig};
 use http_body_util::BodyExt;
@@ -166,7 +166,11 @@ async fn ok(fixture: &Fixture, uri: &str) -> Value {
 }
 
 async fn post(fixture: &Fixture, content_type: &str, body: impl Into<Body>) -> (StatusCode, Value) {
-    let request = Request::post("/api/v1/query").header(header::CONTENT_TYPE, content_type).body(body.into());
+    post_to(fixture, "/api/v1/query", content_type, body).await
+}
+
+async fn post_to(fixture: &Fixture, uri: &str, content_type: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+    let request = Request::post(uri).header(header::CONTENT_TYPE, content_type).body(body.into());
     let response = send(fixture, request.expect("a request")).await;
     let status = response.status();
     (status, serde_json::from_str(&text_of(response).await).expect("JSON"))
@@ -285,6 +289,7 @@ async fn a_bad_parameter_is_named_with_what_would_do() {
         ("/api/v1/alerts?from=yesterday", "parameter `from`: `yesterday` is neither RFC 3339"),
         ("/api/v1/alerts?to=9999-01-01T00:00:00Z", "parameter `to`: `9999-01-01T00:00:00Z` is outside the years"),
         ("/api/v1/alerts?incident=zz", "parameter `incident`: `zz` is not an id"),
+        ("/api/v1/alerts?verdict=no", "parameter `verdict`: verdict `no` is none of false_positive, true_positive"),
         ("/api/v1/alerts?limit=0", "parameter `limit`: `0` is not a number from 1 to 1000"),
         ("/api/v1/alerts?limit=1001", "parameter `limit`: `1001` is not"),
         ("/api/v1/alerts?limit=1&limit=2", "parameter `limit`: given more than once"),
@@ -308,6 +313,8 @@ async fn what_does_not_exist_is_404_and_a_wrong_method_405() {
         "/api/v1/alerts/+f00000000000001",
         "/api/v1/alerts/5f0000000000001",
         "/api/v1/incidents/ffffffffffffffff",
+        "/api/v1/templates/404",
+        "/api/v1/templates/nonsense",
         "/api/v1/nothing",
     ] {
         let (status, body) = get(&fixture, uri).await;
@@ -415,6 +422,7 @@ async fn every_documented_route_is_served_and_every_reference_resolves() {
             "/-/ready",
             "/api/v1/alerts",
             "/api/v1/alerts/{id}",
+            "/api/v1/alerts/{id}/feedback",
             "/api/v1/detectors",
             "/api/v1/detectors/{name}/promote",
             "/api/v1/detectors/{name}/rollback",
@@ -423,6 +431,7 @@ async fn every_documented_route_is_served_and_every_reference_resolves() {
             "/api/v1/openapi.json",
             "/api/v1/query",
             "/api/v1/templates",
+            "/api/v1/templates/{id}",
             "/livez",
             "/metrics",
             "/readyz",
@@ -430,13 +439,20 @@ async fn every_documented_route_is_served_and_every_reference_resolves() {
     );
     for (path, item) in paths {
         for (method, operation) in item.as_object().expect("operations") {
-            let id = if path.contains("incidents") { "0000000000000abc" } else { "5f00000000000001" };
+            let id = match path {
+                path if path.contains("incidents") => "0000000000000abc",
+                path if path.contains("templates") => "10",
+                _ => "5f00000000000001",
+            };
+            let is_verdict = path.ends_with("/feedback");
+            let body = if is_verdict { r#"{"verdict": "true_positive"}"# } else { r#"{"sql": "SELECT 1"}"# };
             let uri = path.replace("{id}", id).replace("{name}", "logsed");
             let request = Request::builder().method(method.to_uppercase().as_str()).uri(uri);
             let request = request.header(header::CONTENT_TYPE, "application/json");
-            let response = send(&fixture, request.body(Body::from(r#"{"sql": "SELECT 1"}"#)).expect("a request")).await;
+            let response = send(&fixture, request.body(Body::from(body)).expect("a request")).await;
             // An order is accepted, everything else is answered.
-            let status = if path.contains("{name}") { StatusCode::ACCEPTED } else { StatusCode::OK };
+            let is_order = path.contains("{name}") || is_verdict;
+            let status = if is_order { StatusCode::ACCEPTED } else { StatusCode::OK };
             assert_eq!(response.status(), status, "{method} {path}");
             assert_eq!(response.headers()["x-content-type-options"], "nosniff");
             let documented = operation["responses"][status.as_str()]["content"].as_object().expect("content");
@@ -459,7 +475,7 @@ async fn every_documented_route_is_served_and_every_reference_resolves() {
         let (_, body) = get(&fixture, &format!("/api/v1/alerts?{name}=1")).await;
         assert!(!body.to_string().contains("unknown parameter"), "{name}");
     }
-    assert_eq!(parameters.len(), 9);
+    assert_eq!(parameters.len(), 10);
 }
 
 fn collect_references(value: &Value, into: &mut Vec<String>) {
@@ -575,6 +591,7 @@ fn status(name: &str) -> DetectorStatus {
         false_per_day: 1.5,
         false_discovery_rate: 0.25,
         drift: 0.2,
+        merged_share: 0.125,
         shadow: None,
         previous_version: None,
     }
@@ -591,6 +608,7 @@ async fn detectors_show_what_was_promised_and_what_came() {
     let first = &shown["items"][0];
     assert_eq!((&first["name"], &first["state"]), (&json!("ensemble"), &json!("drifted")));
     assert_eq!((&first["model_version"], &first["shadow"]), (&json!("0000000000000007"), &Value::Null));
+    assert_eq!((&first["merged_share"], &first["confirmed_false"]), (&json!(0.125), &json!(0)));
 }
 
 #[tokio::test]
@@ -613,4 +631,116 @@ async fn an_operator_promotes_a_shadow_and_rolls_back() {
     assert_eq!(order("/api/v1/detectors/deeplog/promote").await.0, StatusCode::NOT_FOUND);
     let orders = fixture.orders.lock().expect("not poisoned").clone();
     assert_eq!(orders, [("logsed".to_owned(), Order::Promote)], "only what can be done is ordered");
+}
+
+const FEEDBACK: &str = "/api/v1/alerts/5f00000000000001/feedback";
+
+async fn judge(fixture: &Fixture, uri: &str, body: &Value) -> (StatusCode, Value) {
+    post_to(fixture, uri, "application/json", body.to_string()).await
+}
+
+#[tokio::test]
+async fn a_verdict_is_kept_offered_to_the_detectors_and_shown() {
+    let fixture = filled();
+    assert_eq!(ok(&fixture, "/api/v1/alerts/5f00000000000001").await["feedback"], Value::Null);
+    let said = json!({"verdict": "false_positive", "comment": "the nightly backup", "by": "ann"});
+    let (code, body) = judge(&fixture, FEEDBACK, &said).await;
+    assert_eq!((code, &body["verdict"]), (StatusCode::ACCEPTED, &json!("false_positive")), "{body}");
+    assert_eq!((&body["comment"], &body["by"]), (&said["comment"], &said["by"]));
+    assert_eq!((&body["applied"], &body["learned"]), (&json!(false), &Value::Null));
+    assert!(body["time_unix_nano"].as_i64().expect("a number") > 1_700_000_000 * SECOND, "{body}");
+    let orders = fixture.orders.lock().expect("not poisoned").clone();
+    assert_eq!(orders, [("5f00000000000001".to_owned(), Order::Judge)]);
+    assert_eq!(ok(&fixture, "/api/v1/alerts/5f00000000000001").await["feedback"], body);
+
+    let outcome = Applied { n_learned: 3, note: "length has learned 3 things".into() };
+    fixture.store.settle_feedback(alert(1).id, Verdict::FalsePositive, &outcome).expect("written");
+    let shown = ok(&fixture, "/api/v1/alerts/5f00000000000001").await["feedback"].clone();
+    assert_eq!(
+        (&shown["applied"], &shown["learned"], &shown["outcome"]),
+        (&json!(true), &json!(3), &json!("length has learned 3 things"))
+    );
+
+    judge(&fixture, "/api/v1/alerts/5f00000000000004/feedback", &json!({"verdict": "true_positive"})).await;
+    for (query, expected) in [
+        ("verdict=false_positive", vec![1]),
+        ("verdict=true_positive&severity=critical", vec![4]),
+        ("", (1..=12).rev().collect()),
+    ] {
+        let page = ok(&fixture, &format!("/api/v1/alerts?{query}")).await;
+        let ids: Vec<_> = page["items"].as_array().expect("items").iter().map(|item| item["id"].clone()).collect();
+        let expected: Vec<_> = expected.into_iter().map(|n: u64| json!(alert(n).id.to_string())).collect();
+        assert_eq!(ids, expected, "{query}");
+    }
+    fixture.store.put_detectors(&[status("length"), status("deeplog")]).expect("written");
+    let detectors = ok(&fixture, "/api/v1/detectors").await;
+    let confirmed = |idx: usize| {
+        let item = &detectors["items"][idx];
+        (item["name"].clone(), item["confirmed_false"].clone(), item["confirmed_true"].clone())
+    };
+    assert_eq!(confirmed(0), (json!("deeplog"), json!(0), json!(1)));
+    assert_eq!(confirmed(1), (json!("length"), json!(1), json!(0)));
+}
+
+#[tokio::test]
+async fn a_bad_verdict_is_refused_and_not_kept() {
+    let fixture = filled();
+    for (body, expected) in [
+        (json!({"verdict": "maybe"}), "maybe"),
+        (json!({"comment": "no verdict"}), "verdict"),
+        (json!({"verdict": "true_positive", "reason": "x"}), "reason"),
+        (json!({"verdict": "true_positive", "comment": "x".repeat(4_097)}), "`comment` has more than 4096 characters"),
+        (json!({"verdict": "true_positive", "by": "x".repeat(257)}), "`by` has more than 256 characters"),
+    ] {
+        let (code, answer) = judge(&fixture, FEEDBACK, &body).await;
+        assert_eq!((code, &answer["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("bad_request")), "{answer}");
+        assert!(answer["error"]["message"].as_str().expect("text").contains(expected), "{answer}");
+    }
+    let fits = json!({"verdict": "true_positive", "comment": "ü".repeat(4_096)});
+    for id in ["ffffffffffffffff", "nonsense"] {
+        let (code, answer) = judge(&fixture, &format!("/api/v1/alerts/{id}/feedback"), &fits).await;
+        assert_eq!((code, &answer["error"]["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+    }
+    assert_eq!(post_to(&fixture, FEEDBACK, "text/plain", "x").await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert!(fixture.orders.lock().expect("not poisoned").is_empty());
+    assert!(fixture.store.waiting_feedback(10).expect("read").is_empty());
+    assert_eq!(judge(&fixture, FEEDBACK, &fits).await.0, StatusCode::ACCEPTED, "characters count, not bytes");
+}
+
+#[tokio::test]
+async fn without_detectors_a_verdict_waits_for_the_next_run_and_a_reader_takes_none() {
+    let fixture = filled();
+    let without = |store: Store| {
+        let state = ApiState { store, readiness: Readiness::default(), metrics: handle(), operator: None };
+        Fixture {
+            router: router(state),
+            store: fixture.store.clone(),
+            readiness: Readiness::default(),
+            orders: Arc::default(),
+            _dir: tempfile::tempdir().expect("a directory"),
+        }
+    };
+    let said = json!({"verdict": "false_positive"});
+    let (code, body) = judge(&without(fixture.store.clone()), FEEDBACK, &said).await;
+    assert_eq!(code, StatusCode::ACCEPTED);
+    assert!(body["outcome"].as_str().expect("text").contains("when faultline runs next"), "{body}");
+    assert_eq!(fixture.store.waiting_feedback(10).expect("read").len(), 1);
+    let reader = Store::open_for_reading(fixture.store.dir(), StoreConfig::default()).expect("opens");
+    let (code, body) = judge(&without(reader), FEEDBACK, &said).await;
+    assert_eq!((code, &body["error"]["code"]), (StatusCode::CONFLICT, &json!("conflict")), "{body}");
+}
+
+#[tokio::test]
+async fn an_old_template_id_gives_the_template_that_took_its_place() {
+    let fixture = filled();
+    fixture.store.put_templates(&[template(12, "<*> writing block <*>")]).expect("written");
+    fixture.store.put_aliases(&[(TemplateId(11), TemplateId(12))]).expect("written");
+    let shown = ok(&fixture, "/api/v1/templates/11").await;
+    assert_eq!((&shown["id"], &shown["text"]), (&json!(12), &json!("<*> writing block <*>")));
+    assert_eq!(shown["aliases"], json!([11]));
+    assert_eq!(ok(&fixture, "/api/v1/templates/12").await, shown);
+    assert_eq!(ok(&fixture, "/api/v1/templates/10").await["aliases"], json!([]));
+    let alert = ok(&fixture, "/api/v1/alerts/5f00000000000001").await;
+    assert_eq!(alert["evidence"]["seen"], json!({"template_id": 11, "text": "<*> writing block <*>"}));
+    assert_eq!(alert["lines"][1]["attributes"], json!({"log.record.template": "<*> writing block <*>"}));
 }

@@ -10,6 +10,7 @@ pub mod alert;
 pub mod batch;
 pub mod delivery;
 pub mod error;
+pub mod feedback;
 pub mod hash;
 pub mod incident;
 pub mod score;
@@ -28,6 +29,7 @@ pub use batch::{
 };
 pub use delivery::{Ack, AckResult, Delivery, Position, Reject};
 pub use error::{Classified, Domain};
+pub use feedback::{Applied, Feedback, Verdict};
 pub use incident::{Cause, CauseKind, Incident, IncidentId};
 pub use score::{Evidence, Expected, Score};
 pub use series::{GroupWindow, SeriesKind, SeriesWindow};

@@ -53,6 +53,9 @@ pub struct DetectorStatus {
     pub false_discovery_rate: f64,
     /// Share of recent sessions that are abnormal beyond what the calibration allows, 0 to 1.
     pub drift: f64,
+    /// Share of the sessions it was fitted on that hold a template which the parser has merged into another since, 0 to 1.
+    #[serde(default)]
+    pub merged_share: f64,
     /// A model fitted on recent sessions that scores beside it, when there is one.
     pub shadow: Option<ShadowStatus>,
     /// Version of the model before this one, to which a rollback returns.

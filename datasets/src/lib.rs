@@ -3,7 +3,7 @@
 //! Off the live path: `faultline eval`, `replay` and `datasets` use it. The crate knows no detector and no parser. It
 //! offers a catalogue ([`catalog`]), a way from a name to a folder ([`locate`], [`fetch`], [`import`]), loaders that
 //! give time-ordered splits with their labels kept apart ([`loaders`]), the protocols by name ([`mod@protocol`]), metrics
-//! ([`metrics`]) and the result row ([`report`]). The binary wires detectors in.
+//! ([`metrics`], [`series_metrics`], [`vus`], [`nab_scorer`]) and the result row ([`report`]). The binary wires detectors in.
 
 #![allow(clippy::disallowed_methods, reason = "edge crate: downloads back off, caches look at file times")]
 
@@ -18,12 +18,16 @@ pub mod lines;
 pub mod loaders;
 pub mod locate;
 pub mod metrics;
+pub mod nab_scorer;
 pub mod protocol;
+mod published;
 mod remarks;
 pub mod report;
 pub mod scan;
 pub mod series_metrics;
+mod times;
 pub mod usage;
+pub mod vus;
 
 pub use catalog::{CATALOG, DatasetInfo, dataset};
 pub use error::DatasetError;

@@ -162,6 +162,11 @@ pub fn table(rows: &[ResultRow], published: &[Published]) -> String {
         Column::new("AC@3", |row| share(row.root_cause.map(|cause| cause.ac_at_3))),
         Column::new("AC@5", |row| share(row.root_cause.map(|cause| cause.ac_at_5))),
         Column::new("Avg@5", |row| share(row.root_cause.map(|cause| cause.avg_at_5))),
+        Column::new("kd7 F1", |row| share(row.extra_number("kd7_f1"))),
+        Column::new("VUS-PR", |row| share(row.extra_number("vus_pr"))),
+        Column::new("NAB", |row| decimal(row.extra_number("nab_standard"), 1)),
+        Column::new("NAB low FP", |row| decimal(row.extra_number("nab_low_fp"), 1)),
+        Column::new("NAB low FN", |row| decimal(row.extra_number("nab_low_fn"), 1)),
         Column::new("balanced", |row| share(row.extra_number("balanced_accuracy"))),
         Column::new("false alerts/day", |row| decimal(row.extra_number("false_alerts_per_day"), 1)),
         Column::new("records/s", |row| decimal(row.records_per_second, 0)),
@@ -216,10 +221,19 @@ fn published_cell(figure: &Published, title: &str) -> String {
         "precision" => share(figure.precision),
         "recall" => share(figure.recall),
         "F1" => share(figure.f1),
+        "AUPRC" => share(figure.extra_number("auprc")),
         "GA" => share(figure.ga),
         "FGA" => share(figure.fga),
         "PA" => share(figure.pa),
         "FTA" => share(figure.fta),
+        "AC@1" => share(figure.extra_number("ac_at_1")),
+        "AC@3" => share(figure.extra_number("ac_at_3")),
+        "AC@5" => share(figure.extra_number("ac_at_5")),
+        "kd7 F1" => share(figure.extra_number("kd7_f1")),
+        "VUS-PR" => share(figure.extra_number("vus_pr")),
+        "NAB" => decimal(figure.extra_number("nab_standard"), 1),
+        "NAB low FP" => decimal(figure.extra_number("nab_low_fp"), 1),
+        "NAB low FN" => decimal(figure.extra_number("nab_low_fn"), 1),
         _ => String::new(),
     }
 }
@@ -284,6 +298,19 @@ mod tests {
         let json = row.to_json();
         assert!(json.contains("\"auprc\":null,\"ga\":1.0,\"fga\":0.5,\"pa\":0.25,\"fta\":0.0,\"extra\":{}"), "{json}");
         assert_eq!(serde_json::from_str::<ResultRow>(&json).expect("a row"), row);
+    }
+
+    #[test]
+    fn published_figures_of_other_kinds_have_their_columns() {
+        let published = |name: &str| PROTOCOLS.iter().find(|p| p.name == name).expect("known").published;
+        let mut row = ResultRow::new("nab", "nab", "mine").with_extra("nab_standard", 71.25);
+        row.n = 58;
+        let text = table(&[row], published("nab"));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with("NAB  NAB low FP  NAB low FN"), "{text}");
+        assert!(lines.iter().any(|line| line.starts_with("ARTime ") && line.contains("74.9")), "{text}");
+        let text = table(&[ResultRow::new("nezha-tt", "nezha_trainticket", "mine")], published("nezha-tt"));
+        assert!(text.contains("AC@5") && text.contains("0.8670") && !text.contains("NAB"), "{text}");
     }
 
     #[test]

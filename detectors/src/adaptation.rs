@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use faultline_core::{LogWindow, RecordId, ShadowStatus, TemplateTexts, Window};
+use faultline_core::{LogEntry, LogWindow, RecordId, ShadowStatus, TemplateTexts, Window};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,10 @@ use serde_json::Value;
 
 use crate::{
     error::Error,
-    lifecycle::collector::{Collected, split},
+    lifecycle::{
+        collector::{Collected, split},
+        renames::Renames,
+    },
     model::Model,
     registry::REGISTRY,
 };
@@ -147,6 +150,10 @@ impl Recent {
         }
         quota.1 += 1;
         self.n_taken += 1;
+        self.push(config, window, verdicts);
+    }
+
+    fn push(&mut self, config: &AdaptationConfig, window: &LogWindow<'_>, verdicts: &[Verdict]) {
         self.n_records += window.records.len();
         self.sessions.push_back((Collected::of(window, 0), verdicts.to_vec()));
         while self.sessions.len() > config.recent_sessions || self.n_records > MAX_RECORDS {
@@ -156,6 +163,28 @@ impl Recent {
         if window.services.len() > self.services.len() {
             self.services = window.services.to_vec();
         }
+    }
+
+    /// Takes a session that a person has called normal, whatever detectors had said of it.
+    pub(crate) fn admit(&mut self, config: &AdaptationConfig, window: &LogWindow<'_>) {
+        if config.recent_sessions > 0 && !window.records.is_empty() {
+            let records: Vec<RecordId> = window.records.iter().map(|record| record.record).collect();
+            self.remove(&window.key.stream, &window.key.session, &records);
+            self.push(config, window, &[]);
+        }
+    }
+
+    /// Drops the sessions of this key that hold one of `records`; says how many.
+    pub(crate) fn remove(&mut self, stream: &str, session: &str, records: &[RecordId]) -> usize {
+        let n_before = self.sessions.len();
+        let n_records = &mut self.n_records;
+        self.sessions.retain(|(held, _)| {
+            let is_held = |record: &LogEntry| records.contains(&record.record);
+            let is_it = held.is_of(stream, session) && held.records.iter().any(is_held);
+            *n_records -= if is_it { held.records.len() } else { 0 };
+            !is_it
+        });
+        n_before - self.sessions.len()
     }
 
     pub(crate) fn n_taken(&self) -> u64 {
@@ -176,13 +205,19 @@ impl Recent {
     }
 
     /// Fits successors of `detectors` on what there is; none when that is too little.
-    pub(crate) fn shadow_job(&self, detectors: Vec<(&'static str, Value)>, config: ShadowConfig) -> Option<ShadowJob> {
+    pub(crate) fn shadow_job(
+        &self,
+        detectors: Vec<(&'static str, Value)>,
+        config: ShadowConfig,
+        renames: &Renames,
+    ) -> Option<ShadowJob> {
         (self.sessions.len() >= MIN_SESSIONS && !detectors.is_empty()).then(|| ShadowJob {
             detectors,
             config,
             sessions: self.sessions.iter().cloned().collect(),
             services: self.services.clone(),
             templates: self.templates.clone(),
+            renames: renames.clone(),
         })
     }
 }
@@ -204,6 +239,7 @@ pub struct ShadowJob {
     sessions: Vec<(Collected, Vec<Verdict>)>,
     services: Vec<Arc<str>>,
     templates: TemplateTexts,
+    renames: Renames,
 }
 
 /// A model beside the one that decides.
@@ -226,7 +262,8 @@ impl ShadowJob {
     /// Fits, calibrates and compares.
     #[must_use]
     pub fn run(self) -> Shadows {
-        let Self { detectors, config, sessions, services, templates } = self;
+        let Self { detectors, config, mut sessions, services, templates, renames } = self;
+        sessions.iter_mut().for_each(|(session, _)| renames.apply(&mut session.records));
         let n_validation = (sessions.len() as f64 * VALIDATION_SHARE) as usize;
         let (fitted_on, held_back) = sessions.split_at(sessions.len() - n_validation);
         let windows: Vec<Window<'_>> =

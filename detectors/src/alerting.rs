@@ -4,7 +4,9 @@
 //! alerts a day (see `budget`). Further abnormal windows
 //! of the same key and detector within the episode gap are folded into the same alert, which keeps its id, counts them and keeps the evidence
 //! of the least probable. An alert fires until its session has ended or the watermark is an episode gap past its
-//! latest abnormal record; one that is raised by the last window of its session fires until the latter.
+//! latest abnormal record; one that is raised by the last window of its session fires until the latter. A session that was told to
+//! be overdue, and has no news, is not quiet but silent: its alert fires until there are news or it ends, and what is said of it
+//! then belongs to the same episode.
 //!
 //! The id is a hash of detector, model version, key and the event time of the first abnormal record: a replay writes the
 //! same alerts again and never second ones. Cost: a hash lookup for each window with an alert or an end; nothing for
@@ -112,7 +114,12 @@ struct Episode {
     alert: Alert,
     /// Whether a `drain` has told of it.
     told: bool,
+    /// Its place in `by_end`: when it was abnormal for the last time, or [`OVERDUE`].
+    quiet_since: i64,
 }
+
+/// The session is overdue and has no news.
+const OVERDUE: i64 = i64::MAX;
 
 impl Alerter {
     /// An alerter without open episodes.
@@ -167,6 +174,33 @@ impl Alerter {
 
     /// Judges one scored window. `detector` explains it if it becomes, or worsens, an alert.
     pub fn observe(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
+        let is_any_overdue = self.by_end.last().is_some_and(|(end, _)| *end == OVERDUE);
+        let is_alert = self.judge(window, scored, detector);
+        // There are news of the session.
+        if is_any_overdue
+            && !is_alert
+            && let Some(begun) = self.open_of(window.key(), scored.detector)
+        {
+            self.be_quiet_since(begun, |alert| alert.end_unix_nano);
+        }
+    }
+
+    /// Judges records that have waited for too long in a session without news, as [`Self::observe`] judges a window. Of
+    /// sessions that the detector has not judged, or that have ended since, nothing is taken.
+    pub fn observe_overdue(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
+        let judged = self.worst.get(window.key());
+        if judged.is_none_or(|pieces| pieces.iter().all(|piece| piece.detector != scored.detector)) {
+            return;
+        }
+        if self.judge(window, scored, detector)
+            && let Some(begun) = self.open_of(window.key(), scored.detector)
+        {
+            self.be_quiet_since(begun, |_| OVERDUE);
+        }
+    }
+
+    /// Whether the window is an alert, or adds to one.
+    fn judge(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) -> bool {
         let significance = self.config.significance;
         self.ledger_of(scored.detector);
         if window.is_first() {
@@ -174,6 +208,7 @@ impl Alerter {
             self.ledgers[self.last_asked].begin_session(window.span_unix_nano().0, &self.config, n_detectors);
         }
         let p_value = scored.p_recent;
+        let mut is_alert = false;
         if p_value <= significance {
             let episodes = self.by_key.get(window.key());
             // An open episode has been counted.
@@ -184,19 +219,33 @@ impl Alerter {
             }
             let level = ledger.level(&self.config);
             let q_value = ledger.discoveries.q_value(p_value, significance);
-            if (level >= 1.0 || q_value <= level) && self.raise(window, scored, detector) {
+            is_alert = level >= 1.0 || q_value <= level;
+            if is_alert && self.raise(window, scored, detector) {
                 self.ledger_of(scored.detector).alerted(q_value);
             }
         }
         self.account(window, scored);
+        is_alert
+    }
+
+    /// The open episode of a detector and a key.
+    fn open_of(&self, key: &WindowKey, detector: &str) -> Option<u64> {
+        self.by_key.get(key)?.iter().find(|open| open.0 == detector).map(|open| open.1)
+    }
+
+    /// Moves an open episode to another place among those that may be over.
+    fn be_quiet_since(&mut self, begun: u64, since: impl Fn(&Alert) -> i64) {
+        let Some(episode) = self.episodes.get_mut(&begun) else { return };
+        self.by_end.remove(&(episode.quiet_since, begun));
+        episode.quiet_since = since(&episode.alert);
+        self.by_end.insert((episode.quiet_since, begun));
     }
 
     /// Begins an alert or adds to the one that is open; `true` when it began.
     fn raise(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) -> bool {
         let culprit = window.culprit(scored.score.culprit);
         let at = culprit.map_or_else(|| window.span_unix_nano().1, |culprit| culprit.time_unix_nano);
-        let open = self.by_key.get(window.key()).and_then(|open| open.iter().find(|open| open.0 == scored.detector));
-        if let Some(&(_, begun)) = open {
+        if let Some(begun) = self.open_of(window.key(), scored.detector) {
             if self.fold(begun, at, culprit, window, scored, detector) {
                 return false;
             }
@@ -349,7 +398,7 @@ impl Alerter {
         self.by_key.entry(key.clone()).or_default().push((scored.detector, begun));
         self.by_end.insert((at, begun));
         self.changed.insert(begun);
-        self.episodes.insert(begun, Episode { key: key.clone(), alert, told: false });
+        self.episodes.insert(begun, Episode { key: key.clone(), alert, told: false, quiet_since: at });
     }
 
     /// Adds an abnormal window to an open episode; `false` when the episode was over by then.
@@ -362,15 +411,16 @@ impl Alerter {
         scored: &Scored,
         detector: &dyn Detector,
     ) -> bool {
-        let Some(Episode { alert, .. }) = self.episodes.get_mut(&begun) else { return false };
-        if at > alert.end_unix_nano.saturating_add(self.gap_nanos) {
+        let Some(Episode { alert, quiet_since, .. }) = self.episodes.get_mut(&begun) else { return false };
+        if *quiet_since != OVERDUE && at > alert.end_unix_nano.saturating_add(self.gap_nanos) {
             return false;
         }
         self.stats.n_folded += 1;
         self.changed.insert(begun);
-        self.by_end.remove(&(alert.end_unix_nano, begun));
         alert.end_unix_nano = alert.end_unix_nano.max(at);
-        self.by_end.insert((alert.end_unix_nano, begun));
+        self.by_end.remove(&(*quiet_since, begun));
+        *quiet_since = alert.end_unix_nano;
+        self.by_end.insert((*quiet_since, begun));
         alert.n_windows += 1;
         alert.severity = alert.severity.max(severity_of(scored.p_recent, self.config.significance, culprit));
         if scored.p_recent < alert.p_value {
@@ -386,7 +436,7 @@ impl Alerter {
         let Some(episode) = self.episodes.get_mut(&begun) else { return };
         episode.alert.state = AlertState::Resolved;
         self.changed.insert(begun);
-        self.by_end.remove(&(episode.alert.end_unix_nano, begun));
+        self.by_end.remove(&(episode.quiet_since, begun));
         if let Some(open) = self.by_key.get_mut(&episode.key) {
             open.retain(|open| open.1 != begun);
             if open.is_empty() {
@@ -555,6 +605,39 @@ mod tests {
         assert_eq!(alerter.drain(), []);
         alerter.advance_to(62 * SECOND + 1);
         assert_eq!(alerter.drain()[0].state, AlertState::Resolved);
+    }
+
+    #[test]
+    fn an_overdue_session_is_one_episode_until_there_are_news_or_it_ends() {
+        let session = Session::of("a", &[1; 500]);
+        let overdue = session.window(500, false);
+        let begun = |p_value: f64| {
+            let mut alerter = alerter(plain());
+            alerter.observe(&session.window(0, false), &scored(0, 0.5), &Dummy);
+            alerter.observe_overdue(&overdue, &scored(0, p_value), &Dummy);
+            alerter
+        };
+        let states = |alerts: Vec<Alert>| alerts.iter().map(|alert| (alert.id, alert.state)).collect::<Vec<_>>();
+        assert_eq!(begun(0.5).drain(), []);
+
+        let mut ends = begun(1e-4);
+        let id = AlertId::of("dummy", 3, "test", "a", SECOND);
+        assert_eq!(states(ends.drain()), [(id, AlertState::Firing)]);
+        ends.advance_to(10_000 * SECOND);
+        assert_eq!(ends.drain(), [], "silence is no quiet");
+        ends.observe(&session.window(500, true), &scored(400, 1e-5), &Dummy);
+        ends.close(&session.key);
+        assert_eq!(states(ends.drain()), [(id, AlertState::Resolved)], "the same alert, beyond the gap");
+        assert!(ends.by_end.is_empty() && ends.by_key.is_empty());
+
+        let mut goes_on = begun(1e-4);
+        goes_on.drain();
+        goes_on.observe(&session.window(499, false), &scored(499, 0.5), &Dummy);
+        goes_on.advance_to(10_000 * SECOND);
+        assert_eq!(states(goes_on.drain()), [(id, AlertState::Resolved)], "normal news, then quiet");
+        goes_on.close(&session.key);
+        goes_on.observe_overdue(&overdue, &scored(0, 1e-9), &Dummy);
+        assert_eq!((goes_on.drain(), goes_on.worst.len()), (Vec::new(), 0), "it has ended");
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! Calibration sessions are scored whole, while in service a growing session is scored piece by piece. Scores that add up or
 //! take a maximum over records are no larger for a piece than for the whole, so this errs towards fewer alerts.
 //!
+//! What a session waits for may be overdue while it has no news: [`Monitor::advance_to`] asks the models, and what they tell
+//! alerts as a score does, in the same episode and the same account; nothing is learned from it.
+//!
 //! A session that is open when warm-up ends is scored from its next window on. A model that returns a non-finite score is
 //! sidelined: it says so once, in an event, and scores no more.
 //!
@@ -16,16 +19,25 @@
 //! ([`Monitor::process`]). Memory: the warm-up's records, then the models. Fails when warm-up is not
 //! mostly normal: detectors with `min_support` 1 take whatever they saw for normal.
 
+mod alerted;
 pub(crate) mod collector;
+pub(crate) mod renames;
+mod verdicts;
 
 use std::collections::BTreeMap;
 
-use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, Window};
+use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, TemplateTexts, Window};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::collector::{Collector, split};
+pub use self::verdicts::NotLearned;
+use self::{
+    alerted::Alerted,
+    collector::{Collector, split},
+    renames::{Renames, Vocabulary},
+    verdicts::Merged,
+};
 use crate::{
     adaptation::{AdaptationConfig, Promotion, Recent, Shadow, ShadowConfig, ShadowJob, Shadows, Verdict},
     alerting::{AlertConfig, AlertStats, Alerter, Scored},
@@ -149,6 +161,14 @@ pub enum MonitorEvent {
         /// Share of recent sessions beyond what its calibration allows.
         excess: f64,
     },
+    /// The parser has merged templates that so large a share of the sessions of its fit hold that this model no longer knows the
+    /// system's words; one fitted on recent sessions will be offered.
+    TemplatesMerged {
+        /// Its name.
+        detector: &'static str,
+        /// Share of the sessions it was fitted on.
+        share: f64,
+    },
     /// A model fitted on recent sessions scores in the shadow of the drifted one and waits for its promotion.
     ShadowFitted {
         /// Name of the detector.
@@ -227,6 +247,14 @@ pub struct Monitor {
     shadows: Vec<Shadow>,
     /// Models that decided before those that do, to return to.
     previous: Vec<Model>,
+    alerted: Alerted,
+    renames: Renames,
+    /// Of the sessions that the models were fitted on.
+    vocabulary: Vocabulary,
+    /// For each detector the templates that were merged since its fit.
+    merged: BTreeMap<&'static str, Merged>,
+    /// What happened as time passed, for the next [`Self::score`] to tell.
+    events: Vec<MonitorEvent>,
 }
 
 #[derive(Debug)]
@@ -294,6 +322,11 @@ impl Monitor {
             drifted: BTreeMap::new(),
             shadows: Vec::new(),
             previous: Vec::new(),
+            alerted: Alerted::default(),
+            renames: Renames::default(),
+            vocabulary: Vocabulary::default(),
+            merged: BTreeMap::new(),
+            events: Vec::new(),
         }
     }
 
@@ -386,7 +419,7 @@ impl Monitor {
     /// Station 7: raw scores and their p-values. During warm-up the windows are collected instead, and the models are
     /// fitted when there are enough.
     pub fn score(&mut self, windows: &[Window<'_>]) -> Scores {
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.events);
         let (mut first, mut n_taken) = (0, windows.len());
         if let Phase::WarmUp(collector) = &mut self.phase {
             first = windows.len();
@@ -401,7 +434,7 @@ impl Monitor {
             if self.defers_fits {
                 n_taken = first;
             } else if collector.progress(&self.config.warm_up) >= 1.0 {
-                events = self.end_warm_up();
+                events.extend(self.end_warm_up());
             }
         }
         let mut scored = Vec::new();
@@ -414,9 +447,7 @@ impl Monitor {
                 }
                 scored[from..].iter_mut().for_each(|scored| scored.window += first);
                 if let Some(shift) = self.alerter.shift_of(model.name()) {
-                    let calibration = model.calibration();
-                    let recent = |scored: &Scored| calibration.p_value(shift.undo(scored.score.value));
-                    scored[from..].iter_mut().for_each(|scored| scored.p_recent = recent(scored).max(scored.p_value));
+                    scored[from..].iter_mut().for_each(|scored| model.shift(shift, scored));
                 }
             }
         }
@@ -432,7 +463,9 @@ impl Monitor {
         for (idx, window) in windows.iter().enumerate().filter(|(_, window)| window.is_closed()) {
             self.ended.push((idx, self.alerter.close(window.key())));
         }
-        self.alerter.drain()
+        let alerts = self.alerter.drain();
+        self.alerted.keep(windows, &alerts);
+        alerts
     }
 
     /// Lets the models learn from the windows that no detector found abnormal.
@@ -455,7 +488,7 @@ impl Monitor {
             }
         }
         if let Some(log) = windows.last().and_then(Window::as_log)
-            && !self.drifted.is_empty()
+            && self.is_shadow_wanted()
         {
             self.recent.know(log.templates);
         }
@@ -476,26 +509,35 @@ impl Monitor {
         events
     }
 
-    /// A fit on recent sessions, once a detector has drifted and half of what is kept of them came after that. Service goes on
-    /// meanwhile; its result goes to [`Self::conclude_shadows`].
+    /// Whether a detector has drifted, or knows too many templates that are no more.
+    fn is_shadow_wanted(&self) -> bool {
+        !self.drifted.is_empty() || self.merged.values().any(|merged| merged.since.is_some())
+    }
+
+    /// A fit on recent sessions, once a detector has drifted, or its templates were merged, and half of what is kept of them came
+    /// after that. Service goes on meanwhile; its result goes to [`Self::conclude_shadows`].
     pub fn begin_shadow_fit(&mut self) -> Option<ShadowJob> {
-        if self.drifted.is_empty() {
+        if !self.is_shadow_wanted() {
             return None;
         }
         let enough = (self.config.adaptation.recent_sessions / 2) as u64;
         let is_due = |detector: &str| {
-            let since = self.drifted.get(detector).map(|at_drift| self.recent.n_taken() - at_drift);
-            since.is_some_and(|n| n >= enough) && self.shadows.iter().all(|shadow| shadow.model.name() != detector)
+            let since_drift = self.drifted.get(detector).copied();
+            let since_merge = self.merged.get(detector).and_then(|merged| merged.since);
+            let is_past = |since: u64| self.recent.n_taken() - since >= enough;
+            [since_drift, since_merge].into_iter().flatten().any(is_past)
+                && self.shadows.iter().all(|shadow| shadow.model.name() != detector)
         };
         let models = self.models().iter().filter(|model| is_due(model.name()));
         let detectors = models.map(|model| (model.name(), model.config().clone())).collect();
         let MonitorConfig { calibration_share, contamination, seed, .. } = self.config;
         let significance = self.config.alerting.significance;
-        let job =
-            self.recent.shadow_job(detectors, ShadowConfig { calibration_share, contamination, significance, seed })?;
+        let config = ShadowConfig { calibration_share, contamination, significance, seed };
+        let job = self.recent.shadow_job(detectors, config, &self.renames)?;
         // Whatever comes of it, the next one waits for as many sessions again.
         let n_taken = self.recent.n_taken();
         self.drifted.values_mut().for_each(|at_drift| *at_drift = n_taken);
+        self.merged.values_mut().filter_map(|merged| merged.since.as_mut()).for_each(|since| *since = n_taken);
         Some(job)
     }
 
@@ -547,6 +589,7 @@ impl Monitor {
         prime(&mut self.alerter, std::slice::from_ref(active));
         let event = MonitorEvent::Replaced { detector, from: replaced.version(), to: active.version(), cause };
         self.drifted.remove(detector);
+        self.merged.remove(detector);
         self.previous.retain(|previous| previous.name() != detector);
         self.previous.push(replaced);
         Some(event)
@@ -580,6 +623,7 @@ impl Monitor {
                 false_per_day: ledger.false_per_day().unwrap_or(0.0),
                 false_discovery_rate: ledger.level(&self.config.alerting),
                 drift: ledger.drift.excess(),
+                merged_share: self.merged.get(detector).map_or(0.0, |merged| merged.share),
                 shadow: shadow.map(|shadow| shadow.status.clone()),
                 previous_version: previous.map(Model::version),
             })
@@ -587,9 +631,25 @@ impl Monitor {
         self.models().iter().filter_map(status).collect()
     }
 
-    /// The input is complete up to this event time: alerts that have been quiet are resolved.
+    /// The input is complete up to this event time: alerts that have been quiet are resolved, and what should have happened by
+    /// now and has not may alert. To be called when the windows up to this time have been scored.
     pub fn advance_to(&mut self, watermark_unix_nano: i64) -> Vec<Alert> {
         self.alerter.advance_to(watermark_unix_nano);
+        let Phase::Service(models) = &mut self.phase else { return self.alerter.drain() };
+        for (idx, model) in models.iter_mut().enumerate() {
+            match model.advance(idx, watermark_unix_nano) {
+                Ok(overdue) => {
+                    for (overdue, mut scored) in overdue {
+                        if let Some(shift) = self.alerter.shift_of(model.name()) {
+                            model.shift(shift, &mut scored);
+                        }
+                        let window = overdue.window(TemplateTexts::NONE);
+                        self.alerter.observe_overdue(&window, &scored, model.detector());
+                    }
+                }
+                Err(reason) => self.events.push(MonitorEvent::Sidelined { detector: model.name(), reason }),
+            }
+        }
         self.alerter.drain()
     }
 
@@ -602,7 +662,8 @@ impl Monitor {
     /// Ends the warm-up with what there is.
     pub fn end_warm_up(&mut self) -> Vec<MonitorEvent> {
         let Phase::WarmUp(collector) = &mut self.phase else { return Vec::new() };
-        let job = FitJob { config: self.config.clone(), collector: std::mem::take(collector) };
+        let collector = std::mem::take(collector);
+        let job = FitJob { config: self.config.clone(), collector, renames: self.renames.clone() };
         self.conclude(job.run())
     }
 
@@ -622,12 +683,12 @@ impl Monitor {
         }
         let collector = std::mem::take(collector);
         self.phase = Phase::Fitting;
-        Some(FitJob { config: self.config.clone(), collector })
+        Some(FitJob { config: self.config.clone(), collector, renames: self.renames.clone() })
     }
 
     /// Takes fitted models into service.
     pub fn conclude(&mut self, fitted: Fitted) -> Vec<MonitorEvent> {
-        let Fitted { models, mut events, last_record } = fitted;
+        let Fitted { models, mut events, last_record, vocabulary } = fitted;
         if models.is_empty() {
             events.push(MonitorEvent::WarmUpRestarted);
             self.phase = Phase::WarmUp(Collector::default());
@@ -635,7 +696,10 @@ impl Monitor {
         }
         prime(&mut self.alerter, &models);
         self.fitted_until = Some(last_record);
+        self.vocabulary = vocabulary;
         self.phase = Phase::Service(models);
+        // Templates that were merged while the fit ran: it knows them under their old ids.
+        events.extend(self.note_merged(&self.renames.pairs()));
         events
     }
 }
@@ -645,6 +709,7 @@ impl Monitor {
 pub struct FitJob {
     config: MonitorConfig,
     collector: Collector,
+    renames: Renames,
 }
 
 /// What came of a [`FitJob`].
@@ -653,13 +718,15 @@ pub struct Fitted {
     models: Vec<Model>,
     events: Vec<MonitorEvent>,
     last_record: RecordId,
+    vocabulary: Vocabulary,
 }
 
 impl FitJob {
     /// Fits and calibrates every enabled detector.
     #[must_use]
     pub fn run(self) -> Fitted {
-        let Self { config, collector } = self;
+        let Self { config, mut collector, renames } = self;
+        collector.rename(&renames);
         let windows: Vec<Window<'_>> = collector.windows().collect();
         let (training, calibration) = split(&windows, config.calibration_share);
         let (mut models, mut events) = (Vec::new(), Vec::new());
@@ -684,7 +751,8 @@ impl FitJob {
                 }
             }
         }
-        Fitted { models, events, last_record: collector.last_record }
+        let vocabulary = Vocabulary::of(&windows);
+        Fitted { models, events, last_record: collector.last_record, vocabulary }
     }
 }
 

@@ -1,12 +1,13 @@
 //! A fitted and calibrated detector, and the artifact it is kept as.
 
-use faultline_core::{Detector, Window};
+use faultline_core::{Detector, Overdue, Window};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     alerting::Scored,
     calibrate::Calibration,
+    drift::Shift,
     error::Error,
     registry::{Entry, entry},
 };
@@ -242,6 +243,42 @@ impl Model {
         }
         self.n_scored += self.raw.iter().flatten().count() as u64;
         Ok(())
+    }
+
+    /// A person says that `window` is normal; see [`Detector::accept`]. The calibration stays as fitted, the version may change.
+    pub(crate) fn accept(&mut self, window: &Window<'_>, cut: f64) -> usize {
+        if self.sidelined.is_some() {
+            return 0;
+        }
+        let n_learned = self.detector.accept(window, cut);
+        self.version = self.detector.version();
+        n_learned
+    }
+
+    /// Reads a score where recent scores stand.
+    pub(crate) fn shift(&self, shift: Shift, scored: &mut Scored) {
+        let recent = self.calibration.p_value(shift.undo(scored.score.value));
+        scored.p_recent = recent.max(scored.p_value);
+    }
+
+    /// What should have happened by this event time and has not, each with its p-value.
+    pub(crate) fn advance(&mut self, model: usize, watermark_unix_nano: i64) -> Result<Vec<(Overdue, Scored)>, String> {
+        if self.sidelined.is_some() {
+            return Ok(Vec::new());
+        }
+        let overdue = self.detector.advance(watermark_unix_nano);
+        let is_odd =
+            |overdue: &&Overdue| !overdue.score.value.is_finite() || overdue.score.culprit >= overdue.records.len();
+        if let Some(Overdue { key, score, .. }) = overdue.iter().find(is_odd) {
+            let reason = format!("scored {} for overdue session {} of stream {}", score.value, key.session, key.stream);
+            return Err(self.sidelined.insert(reason).clone());
+        }
+        let scored = |overdue: Overdue| {
+            let (score, p_value) = (overdue.score, self.calibration.p_value(overdue.score.value));
+            let (detector, version) = (self.entry.name, self.version);
+            (overdue, Scored { window: 0, model, detector, version, score, p_value, p_recent: p_value })
+        };
+        Ok(overdue.into_iter().map(scored).collect())
     }
 
     pub(crate) fn learn(&mut self, windows: &[Window<'_>]) {

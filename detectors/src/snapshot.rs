@@ -2,7 +2,7 @@
 //!
 //! A detector with large weights writes its own bytes; this is for the small ones.
 
-use faultline_core::{DetectorError, hash::StableHash};
+use faultline_core::{DetectorError, Window, hash::StableHash};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 const FORMAT: u32 = 1;
@@ -57,6 +57,14 @@ pub fn decode<S: DeserializeOwned>(detector: &str, snapshot: &[u8]) -> Result<S,
 /// As [`encode`].
 pub fn version_of<S: Serialize>(detector: &str, state: &S) -> Result<u64, DetectorError> {
     Ok(StableHash::new().bytes(&encode(detector, state)?).finish())
+}
+
+/// The version of a model that has taken a person's verdict on `window`: another one, and the same for the same verdict.
+#[must_use]
+pub fn version_after(version: u64, window: &Window<'_>) -> u64 {
+    let records = window.as_log().map_or(&[][..], |log| log.records);
+    let hash = StableHash::new().text("accepted").number(version);
+    records.iter().fold(hash, |hash, record| hash.number(record.template.0)).finish()
 }
 
 #[cfg(test)]

@@ -364,6 +364,18 @@ impl Windower {
         }
     }
 
+    /// Service names by their index in records.
+    #[must_use]
+    pub fn services(&self) -> &[Arc<str>] {
+        &self.services.names
+    }
+
+    /// Template texts as known by now.
+    #[must_use]
+    pub fn templates(&self) -> &TemplateTexts {
+        &self.templates
+    }
+
     /// Newest event time seen; the least there is before the first record.
     #[must_use]
     pub fn newest_unix_nano(&self) -> i64 {

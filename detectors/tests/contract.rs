@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use faultline_core::{Detector, Evidence, Score, Window};
+use faultline_core::{Detector, Evidence, Overdue, Score, TemplateTexts, Window};
 use faultline_detectors::{
     Entry, REGISTRY,
     testing::{Session, score_all, synthetic},
@@ -206,4 +206,112 @@ fn evidence_says_something_and_is_bounded() {
             assert!(evidence.expected.iter().all(|expected| (0.0..=1.0).contains(&expected.probability)));
         }
     }
+}
+
+/// Detectors that learn from a person's verdict. LogSed does, too; its tests have sessions that it can tell apart.
+const LEARNERS: [&str; 8] =
+    ["new-template", "length", "ngram", "count-vector", "common-kinds", "severe-incident", "deeplog", "ensemble"];
+
+#[test]
+fn an_accepted_session_is_normal_from_then_on_and_another_odd_one_is_not() {
+    let odd = |name: &str, templates: &[u64]| {
+        let mut session = Session::of(name, templates);
+        let fatal = session.records.iter_mut().filter(|record| record.template.0 > 90);
+        fatal.for_each(|record| record.severity_number = 21);
+        session
+    };
+    // Too long, breaks off, with a step that nobody knows.
+    let accepted = odd("accepted", &[&[11, 12, 21, 99, 22, 41, 42][..], &[42; 20][..]].concat());
+    let another = |unseen: [u64; 2]| odd("another", &[&[11, 12, 21][..], &unseen.repeat(30)[..]].concat());
+    let (before, after) = (another([97, 98]), another([95, 96]));
+    // Long enough for whatever went on to be over.
+    let quiet = Session::of("quiet", &[41; 300]);
+    let value = |detector: &mut dyn Detector, session: &Session| {
+        scores_of(detector, &[quiet.closed()]);
+        scores_of(detector, &[session.closed()])[0].map_or(f64::NAN, |score| score.value)
+    };
+    for entry in REGISTRY.iter().filter(|entry| LEARNERS.contains(&entry.name)) {
+        let (name, mut detector) = (entry.name, load(entry));
+        let (version, cut) = (detector.version(), value(&mut *detector, &accepted));
+        assert!(value(&mut *detector, &before) >= cut, "{name}");
+        assert!(detector.accept(&accepted.closed(), cut) > 0, "{name} has learned nothing");
+        assert_ne!(detector.version(), version, "{name}: it is another model");
+        assert!(value(&mut *detector, &accepted) < cut, "{name}: what was accepted still scores {cut} or more");
+        let odd_still = value(&mut *detector, &after);
+        // DeepLog's scores are of single precision, and its update moves the last digits of all.
+        assert!(
+            odd_still >= cut - 1e-6 * cut.abs(),
+            "{name}: it has learned too much: {odd_still} where {cut} was accepted"
+        );
+        assert_eq!(detector.accept(&accepted.closed(), cut), 0, "{name}: there is nothing to learn twice");
+        let snapshot = detector.snapshot().expect("written");
+        let mut again = entry.load(&Value::Null, &snapshot).expect("its own snapshot");
+        assert_eq!(again.version(), detector.version(), "{name}");
+        assert!(value(&mut *again, &accepted) < cut, "{name}: a restart forgets it");
+    }
+}
+
+#[test]
+fn odd_verdicts_do_not_upset_a_detector() {
+    let sessions = [Session::of("empty", &[]), Session::of("one", &[11]), Session::of("unseen", &[900, u64::MAX])];
+    for entry in REGISTRY.iter().filter(|entry| !["deeplog", "ensemble"].contains(&entry.name)) {
+        let mut detector = load(entry);
+        for session in &sessions {
+            let n = session.records.len();
+            for window in [session.closed(), session.window(0, false), session.window(n, true)] {
+                for cut in [0.0, -1.0, f64::INFINITY, f64::NAN] {
+                    detector.accept(&window, cut);
+                }
+            }
+        }
+        scores_of(&mut *detector, &later_windows());
+    }
+}
+
+/// What a detector tells as time passes, in steps, of sessions that stop in the middle.
+fn overdue_of(detector: &mut dyn Detector) -> Vec<Overdue> {
+    const STEP: i64 = 1_000_000_000;
+    assert_eq!(detector.advance(i64::MIN), [], "{}: before the first record", detector.name());
+    let mut all = Vec::new();
+    for (session, _) in LATER.iter() {
+        let records = session.records[..session.records.len() / 2].to_vec();
+        let Some(end) = records.last().map(|record| record.time_unix_nano) else { continue };
+        let half = Session { key: session.key.clone(), records, numbers: Vec::new() };
+        scores_of(detector, &[half.window(0, false)]);
+        all.extend(detector.advance(end));
+        all.extend(detector.advance(end + STEP));
+        assert_eq!(detector.advance(end + STEP), [], "{}: told once", detector.name());
+        assert_eq!(detector.advance(end), [], "{}: time does not run backwards", detector.name());
+        for overdue in &all {
+            let (name, score, window) = (detector.name(), overdue.score, overdue.window(TemplateTexts::NONE));
+            assert!(score.value.is_finite() && score.culprit < overdue.records.len(), "{name}: {score:?}");
+            assert!(overdue.records.iter().all(|record| (record.service as usize) < overdue.services.len()), "{name}");
+            assert!(!detector.explain(&window, &score).summary.is_empty(), "{name}: no summary");
+        }
+    }
+    all.extend(detector.advance(i64::MAX));
+    let is_repeated = |(idx, overdue): (usize, &Overdue)| all[..idx].contains(overdue);
+    assert!(!all.iter().enumerate().any(is_repeated), "{}: told twice", detector.name());
+    all
+}
+
+#[test]
+fn what_is_overdue_is_sound_explained_told_once_and_the_same_again() {
+    for entry in REGISTRY {
+        assert_eq!(overdue_of(&mut *load(entry)), overdue_of(&mut *load(entry)), "{}", entry.name);
+        // What ends is not overdue.
+        let mut detector = load(entry);
+        scores_of(&mut *detector, &LATER.iter().map(|(session, _)| session.window(0, false)).collect::<Vec<_>>());
+        scores_of(&mut *detector, &LATER.iter().map(|(session, _)| session.closed()).collect::<Vec<_>>());
+        assert_eq!(detector.advance(i64::MAX), [], "{}", entry.name);
+    }
+    // The training above is too short for deadlines.
+    let entry = REGISTRY.iter().find(|entry| entry.name == "logsed").expect("it is listed");
+    let training = synthetic(3, 600, 0.0);
+    let windows: Vec<_> = training.iter().map(|(session, _)| session.closed()).collect();
+    let mut fitted = entry.fit(&Value::Null, &windows, SEED).expect("six hundred suffice");
+    let told = overdue_of(&mut *fitted);
+    assert!(!told.is_empty(), "sessions that stop in the middle are overdue");
+    let mut loaded = entry.load(&Value::Null, &fitted.snapshot().expect("written")).expect("its own snapshot");
+    assert_eq!(overdue_of(&mut *loaded), told, "from its snapshot");
 }

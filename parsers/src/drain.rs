@@ -18,7 +18,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
 use faultline_core::{ParamKind, Template, TemplateId};
@@ -212,6 +212,8 @@ pub struct Drain {
     ids: FxHashSet<TemplateId>,
     /// Ids of merged templates, with the id that took their place.
     aliases: BTreeMap<TemplateId, TemplateId>,
+    /// Those of `aliases` that [`Drain::take_aliases`] has not told of.
+    untold_aliases: BTreeSet<TemplateId>,
     /// Slots by when they were used at the time of pushing; built when the cap is first reached.
     by_age: BinaryHeap<Reverse<(u64, u32)>>,
     /// Slots of seeds and pins by number of tokens.
@@ -245,6 +247,7 @@ impl Drain {
             shape: 1,
             ids: FxHashSet::default(),
             aliases: BTreeMap::new(),
+            untold_aliases: BTreeSet::new(),
             by_age: BinaryHeap::new(),
             planted: FxHashMap::default(),
             catch_alls: FxHashMap::default(),
@@ -424,6 +427,18 @@ impl Drain {
             self.cold[slot as usize].is_reported = true;
             changes.push(self.template(slot));
         }
+    }
+
+    /// Ids that were merged into another since the last call, with the id that took their place.
+    pub fn take_aliases(&mut self, aliases: &mut Vec<(TemplateId, TemplateId)>) {
+        let untold = std::mem::take(&mut self.untold_aliases);
+        aliases.extend(untold.into_iter().map(|id| (id, self.resolve(id))));
+    }
+
+    /// The id is its own again, or no template's.
+    fn forget_alias(&mut self, id: TemplateId) -> Option<TemplateId> {
+        self.untold_aliases.remove(&id);
+        self.aliases.remove(&id)
     }
 
     /// Every template that has had a line.

@@ -166,6 +166,15 @@ impl LogParser {
         all
     }
 
+    /// Ids that were merged into another since the last call, with the id that took their place, in order. A template that is
+    /// founded anew under such an id is its own again; [`Parser::drain_changes`] tells of it then.
+    pub fn drain_aliases(&mut self) -> Vec<(TemplateId, TemplateId)> {
+        let mut fresh = Vec::new();
+        self.drains.iter_mut().for_each(|drain| drain.take_aliases(&mut fresh));
+        fresh.sort_unstable();
+        fresh
+    }
+
     fn masks_hash(&self) -> u64 {
         let masks = self.config.masks.iter();
         masks.fold(StableHash::new(), |hash, mask| hash.text(&mask.name).text(&mask.regex)).finish()

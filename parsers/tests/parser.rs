@@ -127,6 +127,11 @@ fn words_are_semantics_until_many_have_been_seen() {
     let aliases: Vec<(TemplateId, TemplateId)> = parser.aliases();
     assert_eq!(aliases.len(), 3);
     assert!(aliases.iter().all(|(from, into)| ids[1..4].contains(&from.0) && into.0 == ids[0]));
+    let snapshot = parser.snapshot();
+    assert_eq!(parser.drain_aliases(), aliases);
+    assert!(parser.drain_aliases().is_empty(), "each is told of once");
+    let mut restored = LogParser::restore(ParserConfig::default(), &snapshot).expect("its snapshot");
+    assert_eq!(restored.drain_aliases(), aliases, "and again after a restart");
     assert_eq!(batch.len(), 3);
 }
 

@@ -177,6 +177,7 @@ fn an_alias_that_becomes_a_pin_is_itself_again() {
     assert!(parser.aliases().iter().any(|alias| alias.0.0 == ids[1]));
     let mut restored = LogParser::restore(config(&[], &[lines[1]]), &parser.snapshot()).expect("its snapshot");
     assert!(restored.aliases().iter().all(|alias| alias.0.0 != ids[1]));
+    assert!(restored.drain_aliases().iter().all(|alias| alias.0.0 != ids[1]));
     assert_eq!(parse(&mut restored, &[lines[1], lines[2]]), [ids[1], ids[0]]);
 }
 

@@ -1,11 +1,14 @@
 //! `faultline detectors`: what the registry holds, and how the detectors of a data directory do: the alert budget, promised
 //! against observed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use faultline_core::DetectorStatus;
 use faultline_detectors::{Entry, REGISTRY, entry};
-use faultline_store::{Store, StoreConfig};
+use faultline_store::{Judged, Store, StoreConfig};
 use serde_json::json;
 
 use crate::{
@@ -31,12 +34,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(name) => vec![entry(name)?],
         None => REGISTRY.iter().collect(),
     };
-    let status = status(args.data_dir.as_deref())?;
+    let (status, judged) = status(args.data_dir.as_deref())?;
     let status_of = |entry: &Entry| status.iter().find(|status| status.detector == entry.name);
     if args.json {
         for entry in shown {
             let mut described = describe(entry);
             described["status"] = json!(status_of(entry));
+            let Judged { n_false, n_true } = judged.get(entry.name).copied().unwrap_or_default();
+            described["judged"] = json!({"false_positive": n_false, "true_positive": n_true});
             outln!("{described}");
         }
         return Ok(());
@@ -51,35 +56,37 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             print_keys(entry);
         }
     }
-    print_status(&status);
+    print_status(&status, &judged);
     Ok(())
 }
 
-/// How the detectors of a data directory did when they last said so.
-fn status(data_dir: Option<&Path>) -> anyhow::Result<Vec<DetectorStatus>> {
+/// How the detectors of a data directory did when they last said so, and what people have said of their alerts.
+fn status(data_dir: Option<&Path>) -> anyhow::Result<(Vec<DetectorStatus>, BTreeMap<String, Judged>)> {
     let dir = data_dir.unwrap_or(Path::new("faultline-data"));
     if !dir.is_dir() {
         return match data_dir {
             Some(dir) => Err(Exit::new(exit::UNAVAILABLE, format!("no data directory at {}", dir.display())).into()),
-            None => Ok(Vec::new()),
+            None => Ok(Default::default()),
         };
     }
-    Ok(Store::open_for_reading(dir, StoreConfig::default())?.detectors()?)
+    let store = Store::open_for_reading(dir, StoreConfig::default())?;
+    Ok((store.detectors()?, store.judged()?))
 }
 
-fn print_status(status: &[DetectorStatus]) {
+fn print_status(status: &[DetectorStatus], judged: &BTreeMap<String, Judged>) {
     if status.is_empty() {
         return;
     }
     outln!("\nIn service, over about the last four thousand sessions, a day of event time:\n");
     outln!(
-        "{:16} {:10} {:>12} {:>10} {:>9} {:>10} {:>7}  {}",
+        "{:16} {:10} {:>12} {:>10} {:>9} {:>10} {:>11} {:>7}  {}",
         "detector",
         "state",
         "sessions",
         "promised*",
         "alerts",
         "false**",
+        "judged***",
         "drift",
         "waiting for promotion"
     );
@@ -96,8 +103,10 @@ fn print_status(status: &[DetectorStatus]) {
                 percent(shadow.active_abnormal_share)
             )
         });
+        let Judged { n_false, n_true } = judged.get(&detector.detector).copied().unwrap_or_default();
+        let judged = format!("{n_false} of {}", n_false + n_true);
         outln!(
-            "{:16} {:10} {:>12.0} {promised:>10} {:>9.2} {:>10.2} {:>6.1}%  {shadow}",
+            "{:16} {:10} {:>12.0} {promised:>10} {:>9.2} {:>10.2} {judged:>11} {:>6.1}%  {shadow}",
             detector.detector,
             detector.state.name(),
             detector.sessions_per_day,
@@ -110,7 +119,10 @@ fn print_status(status: &[DetectorStatus]) {
         sums.2 += detector.false_per_day;
     }
     outln!("{:16} {:10} {:>12} {:>10.2} {:>9.2} {:>10.2}", "all", "", "", sums.0, sums.1, sums.2);
-    outln!("\n*  false alerts that `alerting.budget` grants   ** of the alerts, estimated by the false-discovery rate");
+    outln!(
+        "\n*  false alerts that `alerting.budget` grants   ** of the alerts, estimated by the false-discovery rate\n\
+         *** alerts that people called false, of all that they judged, since the data directory began"
+    );
 }
 
 fn describe(entry: &Entry) -> serde_json::Value {

@@ -71,6 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             MonitorEvent::Sidelined { detector, reason } => eprintln!("{detector}: sidelined: {reason}"),
             // These come in service only.
             MonitorEvent::Drifted { .. }
+            | MonitorEvent::TemplatesMerged { .. }
             | MonitorEvent::ShadowFitted { .. }
             | MonitorEvent::ShadowFailed { .. }
             | MonitorEvent::Replaced { .. } => {}

@@ -11,7 +11,7 @@ use crate::out::outln;
 /// Arguments of `faultline query`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// One SELECT over logs, spans, metrics, templates, alerts, incidents.
+    /// One SELECT over logs, spans, metrics, templates, alerts, incidents, feedback, or log_records (logs with the template's text).
     sql: String,
     /// The data directory.
     #[arg(long, value_name = "DIR", default_value = "faultline-data")]

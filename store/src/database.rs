@@ -1,4 +1,4 @@
-//! The alert database: templates, alerts and incidents in SQLite (station 10).
+//! The alert database: templates, alerts, incidents and what people say of alerts, in SQLite (station 10).
 //!
 //! One writer connection behind a mutex and a small pool of readers, in write-ahead mode, so that a reader never waits
 //! for the writer. Every write is one transaction and an upsert by id: a replay that writes the same alerts again
@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::{Changes, error::StoreError};
 
 /// Version of the schema below; written to `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// Reader connections that are kept open when idle.
 const IDLE_READERS: usize = 4;
@@ -73,6 +73,23 @@ CREATE INDEX incidents_by_start ON incidents (start_unix_nano DESC, id);
 /// What version 2 added: how each detector does, as JSON.
 const DETECTORS: &str = "CREATE TABLE detectors (name TEXT PRIMARY KEY, status TEXT NOT NULL) WITHOUT ROWID;";
 
+/// What version 3 added: what people say of alerts, and which template has taken the place of which.
+const FEEDBACK: &str = "
+CREATE TABLE feedback (
+    alert TEXT PRIMARY KEY,
+    verdict TEXT NOT NULL,
+    comment TEXT NOT NULL,
+    given_by TEXT NOT NULL,
+    time_unix_nano INTEGER NOT NULL,
+    n_learned INTEGER,
+    outcome TEXT
+) WITHOUT ROWID;
+CREATE INDEX feedback_by_verdict ON feedback (verdict, alert);
+CREATE INDEX feedback_waiting ON feedback (time_unix_nano, alert) WHERE outcome IS NULL;
+CREATE TABLE template_aliases (alias INTEGER PRIMARY KEY, template INTEGER NOT NULL);
+CREATE INDEX template_aliases_by_template ON template_aliases (template, alias);
+";
+
 /// Whether the database may be created and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -83,6 +100,8 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Database {
     path: PathBuf,
+    /// Version of its schema, which an older program may have written.
+    version: i64,
     /// `None` when opened for reading only.
     writer: Option<Mutex<Connection>>,
     idle_readers: Mutex<Vec<Connection>>,
@@ -90,7 +109,7 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) fn open(path: PathBuf, access: Access) -> Result<Self, StoreError> {
-        let mut database = Self { path, writer: None, idle_readers: Mutex::new(Vec::new()) };
+        let mut database = Self { path, version: 0, writer: None, idle_readers: Mutex::new(Vec::new()) };
         if access == Access::ReadWrite {
             let mut connection = database.attempt("open", Connection::open(&database.path))?;
             database.attempt("prepare", prepare(&connection))?;
@@ -102,7 +121,16 @@ impl Database {
         // A reader has to do with what an older program wrote.
         let found = database.read("read the schema version", version)?;
         let oldest = if access == Access::ReadOnly { 1 } else { SCHEMA_VERSION };
-        if (oldest..=SCHEMA_VERSION).contains(&found) { Ok(database) } else { Err(database.unknown_version(found)) }
+        if !(oldest..=SCHEMA_VERSION).contains(&found) {
+            return Err(database.unknown_version(found));
+        }
+        database.version = found;
+        Ok(database)
+    }
+
+    /// Whether it has the tables of version 3.
+    pub(crate) fn has_feedback(&self) -> bool {
+        self.version >= 3
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -116,8 +144,9 @@ impl Database {
     fn migrate(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let found = self.attempt("read the schema version", version(connection))?;
         let steps: &[&str] = match found {
-            0 => &[SCHEMA, DETECTORS],
-            1 => &[DETECTORS],
+            0 => &[SCHEMA, DETECTORS, FEEDBACK],
+            1 => &[DETECTORS, FEEDBACK],
+            2 => &[FEEDBACK],
             SCHEMA_VERSION => return Ok(()),
             other => return Err(self.unknown_version(other)),
         };
@@ -162,7 +191,7 @@ impl Database {
     }
 
     /// Runs `write` in one transaction.
-    fn write<T>(
+    pub(crate) fn write<T>(
         &self,
         operation: &'static str,
         write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -203,7 +232,14 @@ impl Database {
                  first_seen_unix_nano = min(first_seen_unix_nano, excluded.first_seen_unix_nano),
                  last_seen_unix_nano = max(last_seen_unix_nano, excluded.last_seen_unix_nano)",
             )?;
+            // A template that the parser tells of is its own, whatever it was once merged into.
+            let any_alias = "SELECT EXISTS (SELECT 1 FROM template_aliases)";
+            let any_alias: bool = transaction.query_row(any_alias, [], |row| row.get(0))?;
+            let mut own = transaction.prepare_cached("DELETE FROM template_aliases WHERE alias = ?1")?;
             for template in templates {
+                if any_alias {
+                    own.execute([template.id.0.cast_signed()])?;
+                }
                 statement.execute(params![
                     template.id.0.cast_signed(),
                     template.stream,
@@ -232,10 +268,10 @@ impl Database {
 
     /// How detectors did when they were last written, by name; none in a database of an older program.
     pub(crate) fn detectors(&self) -> Result<Vec<DetectorStatus>, StoreError> {
+        if self.version < 2 {
+            return Ok(Vec::new());
+        }
         let texts = self.read("read detectors", |connection| {
-            if version(connection)? < 2 {
-                return Ok(Vec::new());
-            }
             let mut statement = connection.prepare_cached("SELECT status FROM detectors ORDER BY name")?;
             let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()

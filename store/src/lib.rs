@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data dir>/faultline.lock      held by the one process that writes
-//!            faultline.db        SQLite: templates, alerts, incidents, meta
+//!            faultline.db        SQLite: templates, alerts, incidents, feedback, meta
 //!            logs/<first>-<last>.parquet      closed segments, named by their record ids
 //!            logs/<first>.parquet.tmp         the open segment on its way
 //!            spans/...  metrics/...
@@ -15,17 +15,21 @@
 
 #![allow(clippy::disallowed_methods, reason = "edge crate: segments close by age and queries have a time limit")]
 
+mod aliases;
 mod config;
 mod database;
 mod error;
+mod feedback;
 mod json;
 mod lines;
 mod reads;
 mod segment;
+mod session;
 mod sql;
 mod tables;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     sync::{
@@ -36,15 +40,17 @@ use std::{
 };
 
 use faultline_core::{
-    Alert, AlertId, Batch, DetectorStatus, Incident, IncidentId, LogBatch, MetricBatch, RecordId, SpanBatch, Template,
-    TemplateId,
+    Alert, AlertId, Applied, Batch, DetectorStatus, Feedback, Incident, IncidentId, LogBatch, MetricBatch, RecordId,
+    SpanBatch, Template, TemplateId, Verdict,
 };
 
 pub use config::StoreConfig;
 pub use error::StoreError;
+pub use feedback::Judged;
 pub use json::rfc3339;
 pub use lines::{Line, MAX_LINES};
 pub use reads::{AlertFilter, DEFAULT_PAGE, IncidentFilter, MAX_PAGE, Page, TemplateFilter};
+pub use session::SessionRecord;
 pub use sql::{MAX_SQL_BYTES, QueryColumn, QueryResult};
 
 use database::{Access, Database, lock};
@@ -260,6 +266,55 @@ impl Store {
         if templates.is_empty() { Ok(()) } else { self.0.database.put_templates(templates) }
     }
 
+    /// Takes note of templates (first) that others (second) have taken the place of, in one transaction.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has been written then.
+    pub fn put_aliases(&self, aliases: &[(TemplateId, TemplateId)]) -> Result<(), StoreError> {
+        if aliases.is_empty() { Ok(()) } else { self.0.database.put_aliases(aliases) }
+    }
+
+    /// Keeps what a person says of an alert; it is on disk afterwards. The same verdict again does not go to the detectors
+    /// anew, another one does.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has been written then.
+    pub fn put_feedback(&self, feedback: &Feedback) -> Result<(), StoreError> {
+        self.0.database.put_feedback(feedback)
+    }
+
+    /// Marks a verdict as applied, unless another one has been given meanwhile.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing has been written then.
+    pub fn settle_feedback(&self, alert: AlertId, verdict: Verdict, outcome: &Applied) -> Result<(), StoreError> {
+        self.0.database.settle_feedback(alert, verdict, outcome)
+    }
+
+    /// What a person has said of an alert.
+    ///
+    /// # Errors
+    /// A damaged row, or SQLite.
+    pub fn feedback(&self, alert: AlertId) -> Result<Option<Feedback>, StoreError> {
+        self.0.database.feedback(alert)
+    }
+
+    /// Up to `limit` verdicts that wait for the detectors, the earliest first.
+    ///
+    /// # Errors
+    /// A damaged row, or SQLite.
+    pub fn waiting_feedback(&self, limit: usize) -> Result<Vec<Feedback>, StoreError> {
+        self.0.database.waiting_feedback(limit)
+    }
+
+    /// By detector how many of its alerts people have judged, and how.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn judged(&self) -> Result<BTreeMap<String, Judged>, StoreError> {
+        self.0.database.judged()
+    }
+
     /// Inserts alerts or updates those of the same id, in one transaction.
     ///
     /// # Errors
@@ -359,6 +414,23 @@ impl Store {
         self.0.database.templates_by_id(ids)
     }
 
+    /// For each of `ids` that exists the template that it stands for by now, which is another one where it was merged into that;
+    /// at most [`MAX_PAGE`] ids.
+    ///
+    /// # Errors
+    /// Too many ids, a damaged row, or SQLite.
+    pub fn resolved_templates(&self, ids: &[TemplateId]) -> Result<Vec<(TemplateId, Template)>, StoreError> {
+        self.0.database.resolved_templates(ids)
+    }
+
+    /// The templates that were merged into `template`, by id; at most [`MAX_PAGE`].
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn aliases_of(&self, template: TemplateId) -> Result<Vec<TemplateId>, StoreError> {
+        self.0.database.aliases_of(template)
+    }
+
     /// The log lines among `ids` that exist, by record id; at most [`MAX_LINES`] ids.
     ///
     /// # Errors
@@ -374,7 +446,8 @@ impl Store {
         lines::find(&snapshot, &ids.into())
     }
 
-    /// Runs one reading SQL statement over `logs`, `spans`, `metrics`, `templates`, `alerts` and `incidents`.
+    /// Runs one reading SQL statement over `logs`, `spans`, `metrics`, `templates`, `alerts`, `incidents`, `feedback` and
+    /// `log_records`, which is `logs` with the text of each record's template.
     ///
     /// # Errors
     /// SQL that is wrong, writes, or asks for more than the limits of [`StoreConfig`]; a damaged file.

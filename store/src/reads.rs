@@ -4,7 +4,7 @@
 //! the last row of the page before, so rows that arrive meanwhile shift nothing: every row that existed when paging
 //! began is returned exactly once.
 
-use faultline_core::{Alert, AlertId, AlertState, Incident, IncidentId, Severity, Template, TemplateId};
+use faultline_core::{Alert, AlertId, AlertState, Incident, IncidentId, Severity, Template, TemplateId, Verdict};
 use rusqlite::{Row, ToSql, types::Value};
 use serde::de::DeserializeOwned;
 
@@ -32,6 +32,8 @@ pub struct AlertFilter {
     pub to_unix_nano: Option<i64>,
     /// Only alerts of this incident.
     pub incident: Option<IncidentId>,
+    /// Only alerts of which a person has said this.
+    pub verdict: Option<Verdict>,
     /// Rows on the page, 1 to [`MAX_PAGE`].
     pub limit: usize,
     /// `next_cursor` of the page before.
@@ -48,6 +50,7 @@ impl Default for AlertFilter {
             from_unix_nano: None,
             to_unix_nano: None,
             incident: None,
+            verdict: None,
             limit: DEFAULT_PAGE,
             cursor: None,
         }
@@ -123,6 +126,15 @@ impl Database {
         select.equal("detector", filter.detector.clone());
         select.equal("state", filter.state.map(|state| state.name().to_owned()));
         select.equal("incident", filter.incident.map(|id| id.to_string()));
+        match filter.verdict {
+            Some(verdict) if self.has_feedback() => {
+                let judged = "id IN (SELECT alert FROM feedback WHERE verdict = ?)";
+                select.condition(judged, [verdict.name().to_owned().into()]);
+            }
+            // Nobody could say anything to the program that wrote it.
+            Some(_) => select.condition("0", []),
+            None => {}
+        }
         select.overlap(filter.from_unix_nano, filter.to_unix_nano);
         select.after_start(filter.cursor.as_deref(), "alerts")?;
         let rows = self.rows("read alerts", &select, "ORDER BY start_unix_nano DESC, id", alert_row)?;
@@ -207,7 +219,7 @@ pub(crate) const ALERTS: &str = "SELECT id, detector, model_version, signal, str
      p_value, score, start_unix_nano, end_unix_nano, n_windows, evidence, incident FROM alerts";
 pub(crate) const INCIDENTS: &str =
     "SELECT id, severity, state, start_unix_nano, end_unix_nano, alerts, services, causes, summary FROM incidents";
-pub(crate) const TEMPLATES: &str =
+const TEMPLATES: &str =
     "SELECT id, stream, text, lineage, count, first_seen_unix_nano, last_seen_unix_nano FROM templates";
 
 /// A `SELECT` under construction: conditions with `?` for values that SQLite binds.

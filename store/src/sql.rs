@@ -38,6 +38,12 @@ use crate::{
 /// Longest SQL text that is looked at.
 pub const MAX_SQL_BYTES: usize = 64 << 10;
 
+/// `logs` with the text of each record's template, by the name that the OpenTelemetry Collector's drain processor gives it
+/// (`log.record.template`). A join instead of a column: texts widen after records are written, and a segment is immutable.
+const LOG_RECORDS: &str = "SELECT l.*, coalesce(s.text, t.text) AS log_record_template FROM logs l
+     LEFT JOIN templates t ON l.template_id = t.id
+     LEFT JOIN templates s ON t.merged_into = s.id";
+
 /// How long a query waits for a slot before it is asked to come back.
 const SLOT_WAIT: Duration = Duration::from_secs(1);
 
@@ -183,6 +189,8 @@ async fn execute(
 
 async fn collect(context: &SessionContext, sql: &str, limits: Limits) -> Result<QueryResult, StoreError> {
     let classify = |error: DataFusionError| classify(error, limits);
+    let view = context.sql(LOG_RECORDS).await.map_err(classify)?.into_view();
+    context.register_table("log_records", view).map_err(classify)?;
     let plan = context.state().create_logical_plan(sql).await.map_err(classify)?;
     SQLOptions::new()
         .with_allow_ddl(false)

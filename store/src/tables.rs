@@ -1,5 +1,5 @@
 //! What DataFusion sees: `logs`, `spans` and `metrics` as Parquet segments plus the open segment, and `templates`,
-//! `alerts` and `incidents` streamed out of SQLite.
+//! `alerts`, `incidents` and `feedback` streamed out of SQLite.
 //!
 //! A table is a snapshot: one query sees each record once, whatever is appended or closed meanwhile. Filters are
 //! handed to the Parquet reader for pruning and applied again above it. A SQLite table is read in chunks by one
@@ -36,7 +36,7 @@ use rusqlite::Row;
 
 use crate::{
     database::Database,
-    reads::{ALERTS, INCIDENTS, TEMPLATES},
+    reads::{ALERTS, INCIDENTS},
     segment::TableSnapshot,
 };
 
@@ -106,24 +106,30 @@ pub(crate) enum StateTable {
     Templates,
     Alerts,
     Incidents,
+    Feedback,
 }
 
 impl StateTable {
-    pub(crate) const ALL: [Self; 3] = [Self::Templates, Self::Alerts, Self::Incidents];
+    pub(crate) const ALL: [Self; 4] = [Self::Templates, Self::Alerts, Self::Incidents, Self::Feedback];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Templates => "templates",
             Self::Alerts => "alerts",
             Self::Incidents => "incidents",
+            Self::Feedback => "feedback",
         }
     }
 
-    fn select(self) -> &'static str {
+    /// An older program may have written the database, before there were feedback and aliases.
+    fn select(self, database: &Database) -> &'static str {
         match self {
-            Self::Templates => TEMPLATES,
+            Self::Templates if database.has_feedback() => TEMPLATES,
+            Self::Templates => OLD_TEMPLATES,
             Self::Alerts => ALERTS,
             Self::Incidents => INCIDENTS,
+            Self::Feedback if database.has_feedback() => FEEDBACK,
+            Self::Feedback => OLD_FEEDBACK,
         }
     }
 
@@ -132,11 +138,12 @@ impl StateTable {
             Self::Templates => TEMPLATE_COLUMNS,
             Self::Alerts => ALERT_COLUMNS,
             Self::Incidents => INCIDENT_COLUMNS,
+            Self::Feedback => FEEDBACK_COLUMNS,
         }
     }
 
     pub(crate) fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 3]> = LazyLock::new(|| {
+        static SCHEMAS: LazyLock<[SchemaRef; 4]> = LazyLock::new(|| {
             StateTable::ALL.map(|table| {
                 let fields =
                     table.columns().iter().map(|column| Field::new(column.name, column.kind.data_type(), true));
@@ -193,6 +200,7 @@ const TEMPLATE_COLUMNS: &[Column] = &[
     column("count", 4, Kind::Unsigned),
     column("first_seen_unix_nano", 5, Kind::Time),
     column("last_seen_unix_nano", 6, Kind::Time),
+    column("merged_into", 7, Kind::Unsigned),
 ];
 
 const ALERT_COLUMNS: &[Column] = &[
@@ -228,6 +236,23 @@ const INCIDENT_COLUMNS: &[Column] = &[
     column("summary", 8, Kind::Text),
 ];
 
+const FEEDBACK_COLUMNS: &[Column] = &[
+    column("alert", 0, Kind::Text),
+    column("verdict", 1, Kind::Text),
+    column("comment", 2, Kind::Text),
+    column("given_by", 3, Kind::Text),
+    column("time_unix_nano", 4, Kind::Time),
+    column("n_learned", 5, Kind::Unsigned),
+    column("outcome", 6, Kind::Text),
+];
+
+const TEMPLATES: &str = "SELECT id, stream, text, lineage, count, first_seen_unix_nano, last_seen_unix_nano, \
+     (SELECT template FROM template_aliases WHERE alias = id) FROM templates";
+const OLD_TEMPLATES: &str =
+    "SELECT id, stream, text, lineage, count, first_seen_unix_nano, last_seen_unix_nano, NULL FROM templates";
+const FEEDBACK: &str = "SELECT alert, verdict, comment, given_by, time_unix_nano, n_learned, outcome FROM feedback";
+const OLD_FEEDBACK: &str = "SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0";
+
 /// Streams one state table out of SQLite.
 #[derive(Debug)]
 pub(crate) struct StateStream {
@@ -252,7 +277,7 @@ impl PartitionStream for StateStream {
         let (sender, table, database) = (builder.tx(), self.table, Arc::clone(&self.database));
         builder.spawn_blocking(move || {
             let read = database.read("query", |connection| {
-                let mut statement = connection.prepare_cached(table.select())?;
+                let mut statement = connection.prepare_cached(table.select(&database))?;
                 let mut rows = statement.query([])?;
                 let mut chunk = Chunk::new(table);
                 loop {
@@ -319,7 +344,7 @@ impl Chunk {
                     });
                 }
                 Builder::Unsigned(builder) => {
-                    builder.append_value(row.get::<_, i64>(column.from)?.cast_unsigned());
+                    builder.append_option(row.get::<_, Option<i64>>(column.from)?.map(i64::cast_unsigned));
                 }
                 Builder::Float(builder) => builder.append_option(row.get::<_, Option<f64>>(column.from)?),
                 Builder::Time(builder) => builder.append_value(row.get(column.from)?),

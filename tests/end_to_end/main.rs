@@ -6,6 +6,7 @@ use std::io::Write as _;
 
 mod command_line;
 mod data;
+mod feedback;
 mod python_client;
 mod replay;
 mod service;

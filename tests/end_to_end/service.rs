@@ -54,6 +54,16 @@ impl Service {
         serde_json::from_reader(response.body_mut().as_reader()).expect("a JSON answer")
     }
 
+    /// `POST` of a JSON body to the REST interface.
+    pub fn post(&self, path: &str, body: &Value) -> Value {
+        let url = format!("http://{}{path}", self.api);
+        let mut response = ureq::post(&url)
+            .header("content-type", "application/json")
+            .send(body.to_string())
+            .unwrap_or_else(|error| panic!("POST {url}: {error}"));
+        serde_json::from_reader(response.body_mut().as_reader()).expect("a JSON answer")
+    }
+
     /// `POST /api/v1/query`; the rows.
     pub fn query(&self, sql: &str) -> Vec<Vec<Value>> {
         let url = format!("http://{}/api/v1/query", self.api);

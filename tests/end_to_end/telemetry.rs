@@ -30,7 +30,7 @@ fn resource(service: &str, version: &str) -> Option<Resource> {
 }
 
 /// One request of `n` sessions of four steps each, one a second from `first`; session `odd` has a step nobody knows.
-fn sessions(first: u64, n: u64, odd: Option<u64>) -> ExportLogsServiceRequest {
+pub fn sessions(first: u64, n: u64, odd: Option<u64>) -> ExportLogsServiceRequest {
     let mut log_records = Vec::new();
     for idx in first..first + n {
         let mut trace_id = vec![0; 16];
@@ -61,7 +61,7 @@ fn sessions(first: u64, n: u64, odd: Option<u64>) -> ExportLogsServiceRequest {
 }
 
 /// A warm-up that a test can fill: 60 sessions.
-const SETTINGS: &[&str] =
+pub const SETTINGS: &[&str] =
     &["detection.warm_up.sessions=60", "windowing.session_gap_ms=3000", "alerting.significance=0.01"];
 
 #[test]

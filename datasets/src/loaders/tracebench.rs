@@ -31,6 +31,7 @@ use crate::{
     error::DatasetError,
     lines::{self, Flow},
     scan::files_under,
+    times::unix_nanos,
 };
 
 /// All collections, in order of their start.
@@ -233,7 +234,7 @@ fn collection(folder: &Path, templates: &mut Names, services: &mut Names) -> Res
     };
     let mut traces: Vec<(i64, Trace)> = Vec::new();
     rows(&folder.join("trace.csv"), 8, |columns| {
-        let begin = wall_nanos(columns[4]).ok_or_else(|| format!("`{}` is no time of day", columns[4]))?;
+        let begin = unix_nanos(columns[4]).ok_or_else(|| format!("`{}` is no time of day", columns[4]))?;
         let Some(events) = events.remove(columns[0]) else { return Ok(()) };
         let no_causes = HashMap::new();
         let offsets = offsets(&events, causes.get(columns[0]).unwrap_or(&no_causes));
@@ -266,19 +267,6 @@ fn rows(
         each(&columns).map_err(|reason| DatasetError::record(path, number, reason))?;
         Ok(Flow::On)
     })
-}
-
-/// `2013-10-28 23:12:29`, taken for UTC, in nanoseconds since the epoch.
-fn wall_nanos(text: &str) -> Option<i64> {
-    let (date, time) = text.split_once(' ')?;
-    let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let mut time = time.splitn(3, ':').map(|part| part.parse::<i64>().ok());
-    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
-    // Days since the epoch of a date in the proleptic Gregorian calendar, years counted from March.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000_000)
 }
 
 /// Whether a call ended as it should.

@@ -226,6 +226,24 @@ impl Facts {
     fn of_count(&self, count: u32) -> Option<&Fact> {
         self.counts.iter().find(|(other, _)| *other == count).map(|(_, fact)| fact)
     }
+
+    /// Makes a count common; says whether it was not. Where there are too many counts the rarest makes room.
+    fn accept_count(&mut self, count: u32) -> bool {
+        if let Some((_, fact)) = self.counts.iter_mut().find(|(other, _)| *other == count) {
+            return !std::mem::replace(&mut fact.is_common, true);
+        }
+        let accepted = (count, Fact { is_common: true, ..Fact::default() });
+        if self.counts.len() < MAX_COUNTS {
+            self.counts.push(accepted);
+            return true;
+        }
+        let others = (0..self.counts.len()).filter(|at| *at != self.mode);
+        let rarest = others.min_by_key(|&at| (self.counts[at].1.is_common, self.counts[at].1.n));
+        if let Some(at) = rarest {
+            self.counts[at] = accepted;
+        }
+        rarest.is_some()
+    }
 }
 
 impl Model {
@@ -413,6 +431,43 @@ impl Detector for Model {
 
     /// Does nothing: it has learned from the windows when it scored them. See the file's documentation.
     fn learn(&mut self, _windows: &[Window<'_>]) {}
+
+    /// What it holds is common from now on; how often, and what it does not hold, once it has ended.
+    fn accept(&mut self, window: &Window<'_>, _cut: f64) -> usize {
+        let Some(log) = window.as_log().filter(|log| !log.is_stream) else { return 0 };
+        let mut counts = Counts::new();
+        count_into(log, &mut counts);
+        let is_whole = judged(window).is_some();
+        let mut n_learned = 0;
+        for &(template, count) in &counts {
+            if self.templates.len() >= self.config.max_templates && !self.templates.contains_key(&template) {
+                continue;
+            }
+            let facts = self.templates.entry(template).or_insert_with(|| Facts {
+                present: Fact::default(),
+                absent: None,
+                counts: Vec::new(),
+                mode: 0,
+            });
+            n_learned += usize::from(!std::mem::replace(&mut facts.present.is_common, true));
+            n_learned += usize::from(is_whole && facts.accept_count(count));
+        }
+        if is_whole {
+            let templates = &mut self.templates;
+            self.universal.retain(|template| {
+                let is_present = counts.binary_search_by_key(template, |(id, _)| *id).is_ok();
+                if !is_present && let Some(facts) = templates.get_mut(template) {
+                    facts.absent = None;
+                    n_learned += 1;
+                }
+                is_present
+            });
+        }
+        if n_learned > 0 {
+            self.version = snapshot::version_after(self.version, window);
+        }
+        n_learned
+    }
 
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
         snapshot::encode(CommonKinds::NAME, &self.state())

@@ -140,6 +140,21 @@ impl Model {
         self.supported.push(idx);
     }
 
+    /// Where a count vector is, or finds room now.
+    fn place_of(&mut self, counts: &Counts) -> Option<usize> {
+        let normals = &mut self.state.normals;
+        match self.idx.get(counts) {
+            Some(&idx) => Some(idx),
+            None if normals.len() >= self.config.max_vectors => None,
+            None => {
+                let total = counts.iter().map(|&(_, count)| u64::from(count)).sum();
+                self.idx.insert(counts.clone(), normals.len());
+                normals.push(Normal { total, counts: counts.clone(), support: 0 });
+                Some(normals.len() - 1)
+            }
+        }
+    }
+
     /// [`Self::nearest`], remembering the answer.
     fn nearest_cached(&mut self, counts: &Counts) -> (f64, usize) {
         let n_supported = self.supported.len();
@@ -321,24 +336,27 @@ impl Detector for Model {
         let mut counts = std::mem::take(&mut self.scratch);
         for log in windows.iter().filter_map(judged) {
             count_into(log, &mut counts);
-            let normals = &mut self.state.normals;
-            let idx = match self.idx.get(&counts) {
-                Some(&idx) => idx,
-                None if normals.len() >= self.config.max_vectors => continue,
-                None => {
-                    let total = counts.iter().map(|&(_, count)| u64::from(count)).sum();
-                    self.idx.insert(counts.clone(), normals.len());
-                    normals.push(Normal { total, counts: counts.clone(), support: 0 });
-                    normals.len() - 1
-                }
-            };
-            let support = &mut normals[idx].support;
+            let Some(idx) = self.place_of(&counts) else { continue };
+            let support = &mut self.state.normals[idx].support;
             *support = support.saturating_add(1);
             if *support == self.config.min_support {
                 self.take_for_normal(idx);
             }
         }
         self.scratch = counts;
+    }
+
+    /// Its count vector is that of a normal session from now on.
+    fn accept(&mut self, window: &Window<'_>, _cut: f64) -> usize {
+        let Some(log) = judged(window) else { return 0 };
+        let mut counts = Counts::new();
+        count_into(log, &mut counts);
+        let least = self.config.min_support;
+        let Some(idx) = self.place_of(&counts).filter(|&idx| self.state.normals[idx].support < least) else { return 0 };
+        self.state.normals[idx].support = least;
+        self.take_for_normal(idx);
+        self.state.version = snapshot::version_after(self.state.version, window);
+        1
     }
 
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {

@@ -65,7 +65,7 @@ pub use self::{
     update::Update,
     workflow::{Node, Order, Position, Workflows},
 };
-use crate::algorithm::Algorithm;
+use crate::{algorithm::Algorithm, ranges::Ranges};
 
 /// Hyperparameters of [`DeepLog`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -257,45 +257,29 @@ impl Algorithm for DeepLog {
 }
 
 fn check(config: &Config) -> Result<(), DetectorError> {
-    let refuse = |reason: String| DetectorError::Config { detector: DeepLog::NAME.to_owned(), reason };
-    for (key, value, most) in [
-        ("window", config.window, 256),
-        ("hidden", config.hidden, 1024),
-        ("layers", config.layers, 8),
-        ("epochs", config.epochs, 10_000),
-        ("batch", config.batch, 8192),
-        ("max_templates", config.max_templates, 65_000),
-        ("max_contexts", config.max_contexts, 10_000_000),
-        ("max_training_windows", config.max_training_windows, usize::MAX),
-        ("cache_contexts", config.cache_contexts, 10_000_000),
-        ("rehearsed_contexts", config.rehearsed_contexts, 1_000_000),
-        ("update_steps", config.update_steps, 1_000_000),
-    ] {
-        if value == 0 || value > most {
-            return Err(refuse(format!("key `{key}`: {value} is not from 1 to {most}")));
-        }
-    }
-    if !(config.learning_rate > 0.0 && config.learning_rate <= 1.0) {
-        return Err(refuse(format!("key `learning_rate`: {} is not above 0 and at most 1", config.learning_rate)));
-    }
-    if !(0.0..=1.0).contains(&config.tempering) {
-        return Err(refuse(format!("key `tempering`: {} is not from 0 to 1", config.tempering)));
-    }
-    for (key, value) in [("top_g", config.top_g), ("value_models", config.value_models)] {
-        if value > 1024 {
-            return Err(refuse(format!("key `{key}`: {value} is not from 0 to 1024")));
-        }
-    }
-    for (key, value, least, most) in [
-        ("held_out", config.held_out, 0.01, 0.5),
-        ("g_share", config.g_share, 0.0, 0.5),
-        ("value_confidence", config.value_confidence, 0.5, 1.0 - 1e-12),
-    ] {
-        if !(least..=most).contains(&value) {
-            return Err(refuse(format!("key `{key}`: {value} is not from {least} to {most}")));
-        }
-    }
-    Ok(())
+    let ranges = Ranges(DeepLog::NAME);
+    ranges.within([
+        ("window", config.window, 1..=256),
+        ("top_g", config.top_g, 0..=1024),
+        ("hidden", config.hidden, 1..=1024),
+        ("layers", config.layers, 1..=8),
+        ("epochs", config.epochs, 1..=10_000),
+        ("batch", config.batch, 1..=8192),
+        ("max_templates", config.max_templates, 1..=65_000),
+        ("max_contexts", config.max_contexts, 1..=10_000_000),
+        ("max_training_windows", config.max_training_windows, 1..=usize::MAX),
+        ("cache_contexts", config.cache_contexts, 1..=10_000_000),
+        ("value_models", config.value_models, 0..=1024),
+        ("rehearsed_contexts", config.rehearsed_contexts, 1..=1_000_000),
+        ("update_steps", config.update_steps, 1..=1_000_000),
+    ])?;
+    ranges.within([
+        ("held_out", config.held_out, 0.01..=0.5),
+        ("g_share", config.g_share, 0.0..=0.5),
+        ("tempering", config.tempering, 0.0..=1.0),
+        ("value_confidence", config.value_confidence, 0.5..=1.0 - 1e-12),
+    ])?;
+    ranges.above_zero("learning_rate", config.learning_rate)
 }
 
 impl Model {
@@ -345,8 +329,24 @@ impl Detector for Model {
         self.evidence(window, score)
     }
 
-    /// Does nothing; [`Model::update`] learns, from what a person has marked.
+    /// Does nothing; [`Self::accept`] learns, from what a person has marked.
     fn learn(&mut self, _windows: &[Window<'_>]) {}
+
+    /// Updates with it, again while that helps: where `cut` asks for little of a network, one update does.
+    fn accept(&mut self, window: &Window<'_>, cut: f64) -> usize {
+        const MAX_UPDATES: usize = 3;
+        // Scores are kept in single precision: what scored `cut` is to count as such.
+        let cut = cut - 1e-6 * cut.abs();
+        let mut n_learned = 0;
+        for _ in 0..MAX_UPDATES {
+            let Update { n_before, n_after, .. } = self.update(&[*window], cut);
+            n_learned += n_before.saturating_sub(n_after);
+            if n_after == 0 || n_after >= n_before {
+                break;
+            }
+        }
+        n_learned
+    }
 
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
         Ok(encode(self.learned.vocabulary.shape(&self.config), &self.learned, self.version))

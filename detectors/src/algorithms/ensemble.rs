@@ -346,6 +346,22 @@ impl Detector for Model {
         self.deeplog.learn(windows);
     }
 
+    /// Hands it to the members: content is normal from now on, order as far as it alone would reach `cut`.
+    fn accept(&mut self, window: &Window<'_>, cut: f64) -> usize {
+        if window.as_log().is_none_or(|log| log.is_stream) {
+            return 0;
+        }
+        let mut n_learned = self.new_template.accept(window, cut);
+        n_learned += self.length.as_mut().map_or(0, |member| member.accept(window, cut));
+        n_learned += self.count_vector.as_mut().map_or(0, |member| member.accept(window, cut));
+        n_learned += self.common_kinds.as_mut().map_or(0, |member| member.accept(window, cut));
+        n_learned += self.deeplog.accept(window, cut);
+        if n_learned > 0 {
+            self.state.version = snapshot::version_after(self.state.version, window);
+        }
+        n_learned
+    }
+
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
         snapshot::encode(Ensemble::NAME, &self.written()?)
     }

@@ -182,6 +182,22 @@ impl Detector for Model {
         self.range = range_of(&self.state.sessions, self.config.min_support);
     }
 
+    /// The range reaches to its length from now on.
+    fn accept(&mut self, window: &Window<'_>, _cut: f64) -> usize {
+        let Some(log) = ended(window) else { return 0 };
+        let (length, (shortest, longest)) = (length_of(log), self.range);
+        let sessions = &mut self.state.sessions;
+        let has_room = sessions.len() < self.config.max_lengths || sessions.contains_key(&length);
+        if (shortest..=longest).contains(&length) || !has_room {
+            return 0;
+        }
+        let support = sessions.entry(length).or_default();
+        *support = (*support).max(self.config.min_support.max(1));
+        self.range = range_of(sessions, self.config.min_support);
+        self.state.version = snapshot::version_after(self.state.version, window);
+        1
+    }
+
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
         snapshot::encode(Length::NAME, &self.state)
     }

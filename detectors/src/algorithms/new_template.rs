@@ -236,6 +236,29 @@ impl Detector for Model {
         }
     }
 
+    /// Its templates are known from now on. The first of its kind that a deploy brought stays what it was; it has been told of.
+    fn accept(&mut self, window: &Window<'_>, _cut: f64) -> usize {
+        let Some(log) = window.as_log() else { return 0 };
+        let least = self.config.min_support;
+        let mut n_learned = 0;
+        for record in log.fresh_records() {
+            let has_room = self.support.len() < self.config.max_templates;
+            match self.support.get_mut(&record.template) {
+                Some(support) if *support >= least => continue,
+                Some(support) => *support = least,
+                None if has_room => {
+                    self.support.insert(record.template, least);
+                }
+                None => continue,
+            }
+            n_learned += 1;
+        }
+        if n_learned > 0 {
+            self.version = snapshot::version_after(self.version, window);
+        }
+        n_learned
+    }
+
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
         snapshot::encode(NewTemplate::NAME, &self.state())
     }

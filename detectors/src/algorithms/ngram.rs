@@ -241,6 +241,36 @@ impl Detector for Model {
         }
     }
 
+    /// Its n-grams are known from now on.
+    fn accept(&mut self, window: &Window<'_>, _cut: f64) -> usize {
+        let Some(log) = window.as_log() else { return 0 };
+        let least = self.config.min_support;
+        let mut n_learned = 0;
+        for idx in self.judged(log) {
+            let Some(context) = self.context(log.records, idx).filter(|_| self.is_unknown(log.records, idx)) else {
+                continue;
+            };
+            let template = template_at(log.records, idx);
+            let is_full = self.n_ngrams >= self.config.max_ngrams;
+            if is_full && self.support(&context, template) == 0 {
+                continue;
+            }
+            let followers = self.followers.entry(context).or_default();
+            match followers.iter_mut().find(|follower| follower.0 == template) {
+                Some(follower) => follower.1 = least,
+                None => {
+                    followers.push((template, least));
+                    self.n_ngrams += 1;
+                }
+            }
+            n_learned += 1;
+        }
+        if n_learned > 0 {
+            self.version = snapshot::version_after(self.version, window);
+        }
+        n_learned
+    }
+
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
         snapshot::encode(Ngram::NAME, &self.state())
     }

@@ -20,7 +20,7 @@
 //!   alerts. Everything else scores 0. Scores are surprises in nats by decree, no estimates: where calibration saw no severe
 //!   record, a p-value is e to the minus score.
 //!
-//! Habits form while scoring, never in `learn`: that is handed only what nobody found abnormal, and an incident is what
+//! Habits form while scoring, and by a person's verdict, never in `learn`: that is handed only what nobody found abnormal, and an incident is what
 //! must grow familiar. Fitting runs over the training records without a verdict.
 //!
 //! Cost: one comparison a record; for a severe one a tree lookup, and for a batch that holds one a sort by time. Memory:
@@ -29,7 +29,7 @@
 //! while it stays narrow, then no more. A failure worded in many templates is as many kinds here: detectors see ids and
 //! no texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use faultline_core::{
     Detector, DetectorError, Evidence, LogEntry, LogWindow, Score, Signal, TemplateId, Window, WindowKey,
@@ -416,6 +416,33 @@ impl Detector for Model {
 
     /// Nothing: habits form while scoring.
     fn learn(&mut self, _windows: &[Window<'_>]) {}
+
+    /// Its severe templates are habits from now on.
+    fn accept(&mut self, window: &Window<'_>, _cut: f64) -> usize {
+        let Some(log) = window.as_log() else { return 0 };
+        let severe = log.fresh_records().iter().filter(|record| self.is_severe(record));
+        let severe: BTreeSet<u64> = severe.map(|record| record.template.0).collect();
+        if severe.is_empty() {
+            return 0;
+        }
+        let stream = slot_of(&mut self.state.streams, &log.key.stream);
+        let mut n_learned = 0;
+        for id in severe {
+            // What all further templates share is no one's habit.
+            let is_known = stream.templates.contains_key(&id);
+            if !is_known && self.n_templates >= self.config.max_templates {
+                continue;
+            }
+            self.n_templates += usize::from(!is_known);
+            let known = stream.templates.entry(id).or_default();
+            n_learned += usize::from(known.habit < self.config.habit_limit);
+            known.habit = known.habit.max(self.config.habit_limit);
+        }
+        if n_learned > 0 {
+            self.state.version = snapshot::version_after(self.state.version, window);
+        }
+        n_learned
+    }
 
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError> {
         snapshot::encode(SevereIncident::NAME, &self.state)

@@ -6,7 +6,7 @@ use faultline_core::{
     LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, TemplateTexts, Window, WindowKey, WindowState,
 };
 
-use super::WarmUp;
+use super::{WarmUp, renames::Renames};
 
 /// Divides the warm-up's sessions into training and calibration: every so many-th ended session calibrates.
 ///
@@ -74,6 +74,10 @@ impl Collected {
         }
     }
 
+    pub(crate) fn is_of(&self, stream: &str, session: &str) -> bool {
+        *self.key.stream == *stream && *self.key.session == *session
+    }
+
     pub(crate) fn window<'a>(&'a self, services: &'a [Arc<str>], templates: &'a TemplateTexts) -> Window<'a> {
         Window::Log(LogWindow {
             key: &self.key,
@@ -120,6 +124,12 @@ impl Collector {
         if !log.records.is_empty() {
             self.sessions.push(Collected::of(log, 0));
         }
+    }
+
+    /// Gives its records the ids that the parser would give them now.
+    pub(super) fn rename(&mut self, renames: &Renames) {
+        let all = self.open.values_mut().chain(&mut self.sessions);
+        all.for_each(|collected| renames.apply(&mut collected.records));
     }
 
     /// Takes note of the template texts as of now.

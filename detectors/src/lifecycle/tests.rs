@@ -1,6 +1,7 @@
 mod adaptation;
+mod verdicts;
 
-use faultline_core::{AlertState, Detector, DetectorError, Evidence, Score, Signal};
+use faultline_core::{AlertState, Detector, DetectorError, Evidence, Overdue, Score, Signal};
 use serde_json::json;
 
 use super::*;
@@ -271,6 +272,12 @@ impl Detector for OddModel {
             Some(Score { value: if breaks { f64::NAN } else { 0.0 }, culprit: 0 })
         }));
     }
+    fn advance(&mut self, watermark_unix_nano: i64) -> Vec<Overdue> {
+        let Session { key, records, .. } = Session::of("late", &[666]);
+        let score = Score { value: f64::NAN, culprit: 0 };
+        let overdue = Overdue { key, records, services: Vec::new(), is_stream: false, score };
+        Vec::from_iter((watermark_unix_nano == 666).then_some(overdue))
+    }
     fn explain(&self, _: &Window<'_>, _: &Score) -> Evidence {
         Evidence::default()
     }
@@ -316,4 +323,70 @@ fn a_deferred_fit_gives_the_models_that_an_immediate_one_gives() {
     let versions = |monitor: &Monitor| monitor.models().iter().map(Model::version).collect::<Vec<_>>();
     assert!(deferring.is_in_service());
     assert_eq!(versions(&deferring), versions(&immediate));
+}
+
+#[test]
+fn a_model_that_is_overdue_by_no_number_is_sidelined_with_the_next_scores() {
+    static ODD: Entry = Entry::of::<Odd>();
+    let normal = Session::of("a", &[1, 2]);
+    let training = [normal.closed(), normal.closed()];
+    let odd = Model::fit(&ODD, &Value::Null, &training, &training, 0.0, 0).expect("it fits");
+    let mut monitor = Monitor::fitted(vec![odd], AlertConfig::default()).expect("a model");
+    assert_eq!((monitor.advance_to(665), monitor.advance_to(666)), (Vec::new(), Vec::new()));
+    let reason = "scored NaN for overdue session late of stream test".to_owned();
+    let outcome = monitor.process(&[normal.closed()]);
+    assert_eq!(outcome.events, [MonitorEvent::Sidelined { detector: "odd", reason }]);
+    assert_eq!(monitor.process(&[normal.closed()]).events, [], "said once");
+}
+
+/// LogSed alone, which decides by the significance.
+fn waiting() -> Monitor {
+    let alerting =
+        AlertConfig { budget: crate::Budget::UNLIMITED, false_discovery_rate: 1.0, ..AlertConfig::default() };
+    let detectors = [("logsed".to_owned(), json!({}))].into();
+    warmed_up(MonitorConfig { detectors, alerting, ..config(1_000) })
+}
+
+/// A session that stops in the middle, and when.
+fn silent() -> (Session, i64) {
+    let mut session = Session::of("silent", &[11, 12, 21]);
+    for (record, at) in session.records.iter_mut().zip((1..).map(|step: i64| step * 60_000_000)) {
+        record.time_unix_nano = at;
+    }
+    (session, 180_000_000)
+}
+
+#[test]
+fn a_session_that_falls_silent_alerts_when_time_passes_and_stays_one_alert_to_its_end() {
+    const HOUR: i64 = 3_600_000_000_000;
+    let mut monitor = waiting();
+    let n_taken = monitor.recent.n_taken();
+    let (session, end) = silent();
+    let outcome = monitor.process(&[session.window(0, false)]);
+    assert_eq!((outcome.scored.len(), outcome.alerts.len(), monitor.advance_to(end).len()), (1, 0, 0), "it may go on");
+    let alerts = monitor.advance_to(end + HOUR);
+    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    let alert = &alerts[0];
+    assert_eq!((alert.state, &*alert.detector, &*alert.session), (AlertState::Firing, "logsed", "silent"));
+    let summary = &alert.evidence.summary;
+    assert!(summary.starts_with("sequence: template ") && summary.ends_with(" in time"), "{summary}");
+    let status = monitor.status(end + HOUR).remove(0);
+    assert_eq!((status.n_sessions, status.n_alerts), (1, 1));
+
+    assert_eq!(monitor.advance_to(end + 2 * HOUR), [], "told once, and not over for being quiet");
+    let ended = monitor.process(&[session.window(3, true)]).alerts;
+    assert_eq!(ended.len(), 1);
+    assert_eq!((ended[0].id, ended[0].state, ended[0].n_windows), (alert.id, AlertState::Resolved, 2));
+    assert!(ended[0].p_value <= alert.p_value);
+    assert_eq!((monitor.alert_stats().n_alerts, monitor.recent.n_taken()), (1, n_taken), "nothing is learned from it");
+}
+
+#[test]
+fn nothing_is_overdue_that_a_model_has_not_judged_in_service() {
+    let mut monitor = waiting();
+    let (session, end) = silent();
+    monitor.process(&[session.window(0, false)]);
+    // As after a rollback: the model that waits is not the one that has judged.
+    monitor.alerter.forget("logsed");
+    assert_eq!(monitor.advance_to(end + 3_600_000_000_000), []);
 }

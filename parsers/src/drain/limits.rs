@@ -134,7 +134,7 @@ impl Drain {
         self.remove(slot);
         self.ids.remove(&hot.id);
         for merged in std::mem::take(&mut self.cold[slot as usize]).merged {
-            self.aliases.remove(&merged);
+            self.forget_alias(merged);
             self.ids.remove(&merged);
         }
     }

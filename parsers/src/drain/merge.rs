@@ -119,9 +119,10 @@ impl Drain {
             for merged in ids {
                 if self.aliases.len() < self.config.max_templates.saturating_mul(MAX_ALIASES) {
                     self.aliases.insert(merged, id);
+                    self.untold_aliases.insert(merged);
                     self.cold[survivor as usize].merged.push(merged);
                 } else {
-                    self.aliases.remove(&merged);
+                    self.forget_alias(merged);
                     self.ids.remove(&merged);
                     self.stats.lost_aliases += 1;
                 }

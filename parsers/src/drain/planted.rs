@@ -86,7 +86,7 @@ impl Drain {
             return self.settle(slot, origin, hasher);
         }
         // A template of this id that was merged into another is its own again.
-        if let Some(into) = self.aliases.remove(&id) {
+        if let Some(into) = self.forget_alias(id) {
             self.ids.remove(&id);
             if let Some(slot) = slots.get(&into) {
                 self.cold[*slot as usize].merged.retain(|merged| *merged != id);

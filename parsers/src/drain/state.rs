@@ -75,6 +75,8 @@ impl Drain {
         drain.ids = hot.iter().filter(|hot| hot.used > 0).map(|hot| hot.id).chain(merged).collect();
         drain.nodes = nodes.into_iter().collect();
         drain.aliases = aliases.into_iter().collect();
+        // Whoever is told of them twice has only to write the same again.
+        drain.untold_aliases = drain.aliases.keys().copied().collect();
         (drain.hot, drain.cold, drain.leaves) = (hot, cold, leaves);
         drain.leaves.iter_mut().for_each(Leaf::build_index);
         (drain.unreported, drain.removed_unreported, drain.stats) = (unreported, removed_unreported, stats);

@@ -11,7 +11,7 @@ fn every_table_exists_in_an_empty_store_and_has_no_rows() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = open(dir.path());
     assert_eq!(store.next_record_id(), 1);
-    for table in ["logs", "spans", "metrics", "templates", "alerts", "incidents"] {
+    for table in ["logs", "log_records", "spans", "metrics", "templates", "alerts", "incidents", "feedback"] {
         assert_eq!(one(&store, &format!("SELECT count(*) FROM {table}")), json!(0), "{table}");
         let empty = store.query(&format!("SELECT * FROM {table}")).expect("runs");
         assert!(empty.rows.is_empty() && !empty.columns.is_empty() && !empty.truncated, "{table}");

@@ -1,14 +1,14 @@
-//! What the network reads: the symbols of a session, the contexts of its records, and the distinct ones of a training part.
-
-use std::collections::BTreeMap;
+//! What the network reads at the template level: the symbols of a session, the contexts of its records, and the distinct
+//! ones of a training part.
 
 use faultline_core::{LogWindow, TemplateId};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Config, Direction,
-    net::{Examples, Shape, Symbol},
+    Config,
+    shape::{Shape, Symbol},
 };
+use crate::language::{Counts, Examples, ends, most_frequent, template_counts};
 
 /// The templates of training in order of id. Symbols are positions in it; those after it are [`Shape`]'s.
 #[derive(Debug)]
@@ -28,30 +28,12 @@ impl Vocabulary {
 
     /// The most frequent templates of the fresh records.
     pub fn of(config: &Config, windows: &[&LogWindow<'_>]) -> Self {
-        let mut counts: BTreeMap<TemplateId, u64> = BTreeMap::new();
-        for record in windows.iter().flat_map(|log| log.fresh_records()) {
-            *counts.entry(record.template).or_default() += 1;
-        }
-        let mut templates: Vec<(TemplateId, u64)> = counts.into_iter().collect();
-        templates.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        templates.truncate(config.max_templates);
-        let knows_end = windows.iter().any(|log| ends(log));
-        Self::new(templates.into_iter().map(|(template, _)| template).collect(), knows_end)
+        let templates = most_frequent(template_counts(windows), config.max_templates);
+        Self::new(templates, windows.iter().any(|log| ends(log)))
     }
 
     pub fn shape(&self, config: &Config) -> Shape {
-        Shape {
-            n_templates: self.templates.len(),
-            window: config.window,
-            segment: config.segment,
-            hidden: config.hidden,
-            attention_width: config.attention_width,
-            attention: config.attention,
-            n_sides: match config.direction {
-                Direction::Forward => 1,
-                Direction::Bidirectional => 2,
-            },
-        }
+        Shape::of(config, self.templates.len())
     }
 
     /// A session as the network reads it.
@@ -77,11 +59,6 @@ impl Vocabulary {
         };
         if log.n_dropped > 0 { first.max(shape.window)..end.max(shape.window) } else { first..end }
     }
-}
-
-/// Whether the end of the session is there to be judged. A stream only pauses.
-fn ends(log: &LogWindow<'_>) -> bool {
-    log.is_closed() && !log.is_stream && !log.records.is_empty()
 }
 
 /// A session's symbols.
@@ -121,43 +98,28 @@ impl Reading {
 /// The distinct contexts with what came next, the commonest first.
 pub fn examples_of(config: &Config, vocabulary: &Vocabulary, windows: &[&LogWindow<'_>]) -> Examples {
     let shape = vocabulary.shape(config);
-    let mut counts: FxHashMap<Box<[Symbol]>, BTreeMap<Symbol, u64>> = FxHashMap::default();
+    let mut counts = Counts::default();
     let mut context = Vec::with_capacity(shape.context_length());
     for log in windows {
         let reading = vocabulary.read(shape, log);
         for position in reading.judged.clone() {
             let next = reading.next(position);
-            if next == shape.unknown() {
-                continue;
-            }
-            context.clear();
-            reading.context_into(position, &mut context);
-            match counts.get_mut(context.as_slice()) {
-                Some(counts) => *counts.entry(next).or_default() += 1,
-                None => {
-                    counts.insert(context.as_slice().into(), BTreeMap::from([(next, 1)]));
-                }
+            if next != shape.unknown() {
+                context.clear();
+                reading.context_into(position, &mut context);
+                counts.add(&context, next, 1.0);
             }
         }
     }
-    let mut contexts: Vec<_> =
-        counts.into_iter().map(|(context, next)| (next.values().sum::<u64>(), context, next)).collect();
-    contexts.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    contexts.truncate(config.max_contexts);
-    let mut examples = Examples { contexts: Vec::new(), next: Vec::new() };
-    for (total, context, next) in contexts {
-        let factor = (total as f64).powf(config.tempering - 1.0);
-        examples.contexts.extend_from_slice(&context);
-        examples.next.push(next.into_iter().map(|(symbol, n)| (symbol, (n as f64 * factor) as f32)).collect());
-    }
-    examples
+    counts.examples(config.max_contexts, config.tempering)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::testing::Session;
     use faultline_core::Window;
+
+    use super::*;
+    use crate::{algorithms::attention_rnn::Direction, testing::Session};
 
     fn config(direction: Direction) -> Config {
         Config { window: 2, segment: 1, direction, ..Config::default() }

@@ -15,143 +15,11 @@ use burn::{
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::Attention;
-
-/// A symbol as the network knows it, below [`Shape::n_symbols`].
-pub type Symbol = u16;
-
-/// Sizes of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Templates. The symbol after them stands for what was before or comes after a session, the one after that for an
-    /// unknown template or a masked record.
-    pub n_templates: usize,
-    /// Records that each side of a context holds.
-    pub window: usize,
-    /// Records in a segment of the tiered variant.
-    pub segment: usize,
-    /// Width of a state, as far as it is a value.
-    pub hidden: usize,
-    /// Width of keys and queries.
-    pub attention_width: usize,
-    /// Where the query comes from.
-    pub attention: Attention,
-    /// 1: what came before. 2: and what comes after, the farthest first.
-    pub n_sides: usize,
-}
-
-/// What a weight matrix is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// `[4 * n_symbols, width]`: what a symbol adds to each gate.
-    Input,
-    /// `[4 * width, width]`: what the state before adds.
-    Recurrent,
-    /// `[hidden, attention_width]`: a value's key.
-    Keys,
-    /// The query, or what makes it.
-    Query,
-    /// `[4 * 2 * hidden, hidden]`: what a segment's last state and its attended value add to the upper tier's gates.
-    UpperInput,
-    /// `[4 * hidden, hidden]`.
-    UpperRecurrent,
-    /// `[4, hidden]`.
-    UpperBias,
-    /// `[4 * hidden, width]`: what the upper tier's state adds to the gates of the next segment.
-    Context,
-    /// `[hidden, n_outputs]`: from the last state.
-    OutputState,
-    /// `[hidden, n_outputs]`: from the attended value.
-    OutputAttended,
-    /// `[1, n_outputs]`.
-    OutputBias,
-}
-
-impl Shape {
-    /// Symbols that a context may hold.
-    pub fn n_symbols(&self) -> usize {
-        self.n_templates + 2
-    }
-
-    /// Symbols that may be predicted: templates, and the end of the session.
-    pub fn n_outputs(&self) -> usize {
-        self.n_templates + 1
-    }
-
-    /// Stands for what is outside the session.
-    pub fn outside(&self) -> Symbol {
-        self.n_templates as Symbol
-    }
-
-    /// Stands for a record of which nothing is known.
-    pub fn unknown(&self) -> Symbol {
-        self.n_templates as Symbol + 1
-    }
-
-    /// Symbols in a context.
-    pub fn context_length(&self) -> usize {
-        self.n_sides * self.window
-    }
-
-    /// Width of an LSTM state. The second semantic variant lets the LSTM write its query beside its value.
-    pub fn width(&self) -> usize {
-        self.hidden + if self.attention == Attention::Semantic2 { self.attention_width } else { 0 }
-    }
-
-    /// Where segments end; the last is the one that ends at the judged record. One segment where there are no tiers.
-    pub fn segments(&self) -> Vec<std::ops::Range<usize>> {
-        if self.attention != Attention::Tiered {
-            return std::iter::once(0..self.window).collect();
-        }
-        let mut ends: Vec<usize> = (0..).map(|n| n * self.segment).take_while(|&n| n < self.window).collect();
-        ends.reverse();
-        let ends = ends.into_iter().map(|before_end| self.window - before_end);
-        let mut start = 0;
-        ends.map(|end| std::mem::replace(&mut start, end)..end).collect()
-    }
-
-    /// Every weight matrix with its rows and columns, in the order in which weights are listed.
-    pub fn matrices(&self) -> Vec<(Part, [usize; 2])> {
-        let (hidden, width, keys) = (self.hidden, self.width(), self.attention_width);
-        let mut matrices = Vec::new();
-        for _ in 0..self.n_sides {
-            matrices.push((Part::Input, [4 * self.n_symbols(), width]));
-            matrices.push((Part::Recurrent, [4 * width, width]));
-            matrices.push((Part::Keys, [hidden, keys]));
-            match self.attention {
-                Attention::Fixed | Attention::Tiered => matrices.push((Part::Query, [1, keys])),
-                Attention::Syntax => matrices.push((Part::Query, [self.window + 1, keys])),
-                Attention::Semantic1 => matrices.push((Part::Query, [hidden, keys])),
-                Attention::Semantic2 => {}
-            }
-            matrices.push((Part::OutputState, [hidden, self.n_outputs()]));
-            if self.attention == Attention::Tiered {
-                matrices.push((Part::UpperInput, [8 * hidden, hidden]));
-                matrices.push((Part::UpperRecurrent, [4 * hidden, hidden]));
-                matrices.push((Part::UpperBias, [4, hidden]));
-                matrices.push((Part::Context, [4 * hidden, width]));
-            } else {
-                matrices.push((Part::OutputAttended, [hidden, self.n_outputs()]));
-            }
-        }
-        matrices.push((Part::OutputBias, [1, self.n_outputs()]));
-        matrices
-    }
-
-    /// Number of weights.
-    pub fn n_weights(&self) -> usize {
-        self.matrices().iter().map(|(_, [rows, columns])| rows * columns).sum()
-    }
-}
-
-/// What to learn: distinct contexts, and for each how often each symbol came next.
-#[derive(Debug)]
-pub struct Examples {
-    /// Contexts, [`Shape::context_length`] symbols each, one after another.
-    pub contexts: Vec<Symbol>,
-    /// For each context the symbols that came next, with their weight.
-    pub next: Vec<Vec<(Symbol, f32)>>,
-}
+use super::{
+    Attention,
+    shape::{Part, Shape, Symbol},
+};
+use crate::language::Examples;
 
 /// How to learn it.
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +30,7 @@ pub struct Schedule {
     pub batch: usize,
     /// Adam's step size at the start; it falls to a fiftieth along half a cosine.
     pub learning_rate: f64,
-    /// Probability with which a record of a context is masked.
+    /// Probability with which a symbol of a context is masked.
     pub masking: f64,
     /// Seed of the initial weights, of the order of examples and of the masks.
     pub seed: u64,
@@ -232,9 +100,9 @@ struct Net {
 struct Steps {
     /// For each step the symbol of each context.
     symbols: Vec<Tensor<1, Int>>,
-    /// For each step 1 for records, 0 for what is outside the session.
+    /// For each step 1 for what is there, 0 for what is outside.
     known: Vec<Vec<f32>>,
-    /// Number of records in each context.
+    /// Number of symbols in each context that are not outside.
     positions: Tensor<1, Int>,
 }
 
@@ -525,25 +393,4 @@ pub fn gradient(shape: Shape, weights: &[f32], contexts: &[&[Symbol]], next: &[S
     }
     let matrices = matrices_of(shape, weights, &Device::flex());
     loss_and_gradients(shape, &matrices, contexts, target).1.into_iter().flat_map(values).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn segments_end_at_the_judged_record() {
-        let shape = |window, segment, attention| Shape {
-            n_templates: 3,
-            window,
-            segment,
-            hidden: 4,
-            attention_width: 4,
-            attention,
-            n_sides: 1,
-        };
-        assert_eq!(shape(10, 4, Attention::Tiered).segments(), [0..2, 2..6, 6..10]);
-        assert_eq!(shape(8, 4, Attention::Tiered).segments(), [0..4, 4..8]);
-        assert_eq!(shape(8, 4, Attention::Fixed).segments().len(), 1);
-    }
 }

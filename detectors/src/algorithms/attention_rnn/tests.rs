@@ -1,8 +1,10 @@
+mod tokens;
+
 use faultline_core::{Detector, DetectorError, Evidence, Score, TemplateId, Window};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Attention, AttentionRnn, Config, Direction, MAX_NLL, Model};
+use super::{Attention, AttentionRnn, Config, Direction, MAX_NLL, Model, Reader, groups};
 use crate::{
     Algorithm,
     testing::{Session, score_all},
@@ -208,7 +210,14 @@ fn a_score_does_not_depend_on_company_or_on_the_cache() {
     for (window, score) in windows.iter().zip(&together) {
         assert_eq!(score_all(&mut alone, &[*window]), [*score]);
     }
-    assert!(alone.cache.row_of.len() <= 8, "{} rows: a window's own contexts at most", alone.cache.row_of.len());
+    let Reader::Templates(templates) = &alone.reader else { panic!("the template level") };
+    assert!(templates.n_cached() <= 8, "{} rows: a window's own contexts at most", templates.n_cached());
+}
+
+#[test]
+fn groups_are_as_large_as_they_may_be() {
+    assert_eq!(groups(&[2, 3, 0, 9, 1, 4, 5], 5), [0..3, 3..4, 4..6, 6..7]);
+    assert!(groups(&[], 5).is_empty());
 }
 
 #[test]

@@ -58,14 +58,8 @@ impl Shape {
     }
 }
 
-/// What to learn: distinct contexts, and for each how often each symbol came next.
-#[derive(Clone, Debug)]
-pub struct Examples {
-    /// Contexts, `window` symbols each, one after another.
-    pub contexts: Vec<Symbol>,
-    /// For each context the symbols that came next, with their weight.
-    pub next: Vec<Vec<(Symbol, f32)>>,
-}
+/// Contexts of `window` symbols each.
+pub use crate::language::Examples;
 
 impl Examples {
     /// The first `n` of them.

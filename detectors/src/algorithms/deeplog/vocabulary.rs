@@ -1,7 +1,5 @@
 //! DeepLog's symbols: templates as the network knows them, and the contexts that training sessions hold.
 
-use std::collections::BTreeMap;
-
 use faultline_core::{LogWindow, TemplateId};
 use rustc_hash::FxHashMap;
 
@@ -9,6 +7,7 @@ use super::{
     Config,
     net::{Examples, Shape, Symbol},
 };
+use crate::language::{Counts, ends, most_frequent, template_counts};
 
 /// The templates of training in order of id. Symbols are positions in it; the three after it are special.
 #[derive(Clone, Debug)]
@@ -78,52 +77,23 @@ impl Vocabulary {
     }
 }
 
-/// Whether the end of the session is there to be judged. A stream only pauses.
-pub fn ends(log: &LogWindow<'_>) -> bool {
-    log.is_closed() && !log.is_stream && !log.records.is_empty()
-}
-
 /// The most frequent templates of the fresh records.
 pub fn vocabulary_of(config: &Config, windows: &[&LogWindow<'_>]) -> Vocabulary {
-    let mut counts: BTreeMap<TemplateId, u64> = BTreeMap::new();
-    for record in windows.iter().flat_map(|log| log.fresh_records()) {
-        *counts.entry(record.template).or_default() += 1;
-    }
-    let mut templates: Vec<(TemplateId, u64)> = counts.into_iter().collect();
-    templates.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    templates.truncate(config.max_templates);
-    let knows_end = windows.iter().any(|log| ends(log));
-    Vocabulary::new(templates.into_iter().map(|(template, _)| template).collect(), knows_end)
+    let templates = most_frequent(template_counts(windows), config.max_templates);
+    Vocabulary::new(templates, windows.iter().any(|log| ends(log)))
 }
 
-/// The distinct contexts with what came next, in order of context.
+/// The distinct contexts with what came next, the commonest first.
 pub fn examples_of(config: &Config, vocabulary: &Vocabulary, windows: &[&LogWindow<'_>]) -> Examples {
-    let mut counts: FxHashMap<Box<[Symbol]>, BTreeMap<Symbol, u64>> = FxHashMap::default();
+    let mut counts = Counts::default();
     for log in windows {
         let padded = vocabulary.padded(log, config.window);
         for position in vocabulary.positions(log, config.window) {
             let next = padded.get(position + config.window).copied().unwrap_or(vocabulary.end());
-            if next == vocabulary.unseen() {
-                continue;
-            }
-            let context = &padded[position..position + config.window];
-            match counts.get_mut(context) {
-                Some(counts) => *counts.entry(next).or_default() += 1,
-                None => {
-                    counts.insert(context.into(), BTreeMap::from([(next, 1)]));
-                }
+            if next != vocabulary.unseen() {
+                counts.add(&padded[position..position + config.window], next, 1.0);
             }
         }
     }
-    let mut contexts: Vec<_> =
-        counts.into_iter().map(|(context, next)| (next.values().sum::<u64>(), context, next)).collect();
-    contexts.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    contexts.truncate(config.max_contexts);
-    let mut examples = Examples { contexts: Vec::new(), next: Vec::new() };
-    for (total, context, next) in contexts {
-        let factor = (total as f64).powf(config.tempering - 1.0);
-        examples.contexts.extend_from_slice(&context);
-        examples.next.push(next.into_iter().map(|(symbol, n)| (symbol, (n as f64 * factor) as f32)).collect());
-    }
-    examples
+    counts.examples(config.max_contexts, config.tempering)
 }

@@ -63,7 +63,7 @@ pub struct Lag {
 
 impl Lag {
     /// Samples below which the 99 % quantile is taken for unknown.
-    const ENOUGH: usize = 200;
+    pub const ENOUGH: usize = 200;
 
     /// The distribution of `samples`, which are put in order.
     pub fn of(samples: &mut [i64]) -> Self {
@@ -104,6 +104,16 @@ impl Lag {
         body.min(odds.ln() + TAIL * ratio.ln())
     }
 
+    /// The least lag that is so surprising, tail included, nanoseconds.
+    pub fn nanos_of(&self, surprise: f64, resolution_nanos: i64) -> f64 {
+        let (median, steepness) = self.shape(resolution_nanos);
+        let odds: f64 = if self.n_samples < Self::ENOUGH as u64 { 10.0 } else { 100.0 };
+        let body = median * surprise.max(0.0).exp_m1().powf(1.0 / steepness);
+        let ratio = ((surprise - odds.ln()) / TAIL).exp();
+        let tail = ratio * (self.p99_nanos.max(0) + resolution_nanos) as f64;
+        (body.max(tail) - resolution_nanos as f64).max(0.0)
+    }
+
     /// The lag that only a share `1 - quantile` exceeds, nanoseconds.
     pub fn quantile_nanos(&self, quantile: f64, resolution_nanos: i64) -> f64 {
         let (median, steepness) = self.shape(resolution_nanos);
@@ -135,6 +145,18 @@ pub struct Edge {
 }
 
 impl Edge {
+    /// Whether its records are paired one by one, first in, first out; otherwise a record of `to` answers all that wait.
+    pub fn is_one_to_one(&self) -> bool {
+        self.forward == Pairing::Own || self.backward == Pairing::Own
+    }
+
+    /// How surprising it is that a successor has not come, nats, where it comes later with the probability `still_to_come`.
+    pub fn absence(&self, still_to_come: f64) -> f64 {
+        let missing = self.missing_successor();
+        // Either the successor never comes, or it comes later than now.
+        -(missing + (1.0 - missing) * still_to_come).ln()
+    }
+
     /// Share of `from` records that nothing follows, never quite 0.
     pub fn missing_successor(&self) -> f64 {
         (self.n_from - self.n_followed + 1) as f64 / (self.n_from + 2) as f64
@@ -266,7 +288,7 @@ impl<'g> Walk<'g> {
             if edge.backward == Pairing::Own && !is_explained {
                 open.n_early += 1;
             }
-            let one_to_one = edge.forward == Pairing::Own || edge.backward == Pairing::Own;
+            let one_to_one = edge.is_one_to_one();
             let from = if one_to_one { open.waiting.pop_front() } else { open.waiting.pop_back() };
             if edge.forward == Pairing::Shared || !one_to_one {
                 open.waiting.clear();
@@ -297,5 +319,10 @@ impl<'g> Walk<'g> {
             open.flat_map(|(&edge, open)| open.waiting.iter().map(move |&at| (edge, at))).collect();
         waiting.sort_unstable();
         waiting
+    }
+
+    /// The record that has waited for longest on each edge on which one waits, in no order.
+    pub fn longest_waiting(&self) -> impl Iterator<Item = (EdgeIdx, usize)> + '_ {
+        self.open.iter().filter_map(|(&edge, open)| Some((edge, *open.waiting.front()?)))
     }
 }

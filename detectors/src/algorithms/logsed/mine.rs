@@ -105,7 +105,7 @@ fn nodes(config: &Config, sessions: &[&LogWindow<'_>], streams: &[&LogWindow<'_>
 }
 
 /// The smallest step between two times of one session, 1 µs at least and 1 s at most.
-fn resolution(sessions: &[&LogWindow<'_>]) -> i64 {
+pub fn resolution(sessions: &[&LogWindow<'_>]) -> i64 {
     let pairs = sessions.iter().flat_map(|window| window.records.windows(2));
     let steps = pairs.map(|pair| pair[1].time_unix_nano.saturating_sub(pair[0].time_unix_nano));
     steps.filter(|step| *step > 0).min().unwrap_or(1_000_000_000).clamp(1_000, 1_000_000_000)
@@ -213,7 +213,7 @@ fn edges(config: &Config, counts: &[Count], pairs: &FxHashMap<(NodeIdx, NodeIdx)
 }
 
 /// The edge between `ends` without the promises that a path over one other node already makes; none when none is left.
-fn without_detours(
+pub fn without_detours(
     ends: (NodeIdx, NodeIdx),
     edges: &FxHashMap<(NodeIdx, NodeIdx), (Edge, f64)>,
     middles: &[NodeIdx],
@@ -265,14 +265,16 @@ fn gather_lags(config: &Config, graph: &mut Graph, sessions: &[&LogWindow<'_>]) 
 
 /// A sample that is thinned evenly as it grows: every 2^k-th value is kept.
 #[derive(Clone, Default)]
-struct Thinned {
-    kept: Vec<i64>,
+pub struct Thinned {
+    /// What has been kept.
+    pub kept: Vec<i64>,
     n_seen: u64,
     stride_log2: u32,
 }
 
 impl Thinned {
-    fn push(&mut self, value: i64) {
+    /// Offers one value more.
+    pub fn push(&mut self, value: i64) {
         if self.n_seen.is_multiple_of(1 << self.stride_log2) {
             if self.kept.len() == MAX_LAGS {
                 let mut idx = 0;

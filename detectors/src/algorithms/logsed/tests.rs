@@ -297,3 +297,7 @@ fn a_service_under_another_name_is_known_by_the_templates_that_only_it_writes() 
     let score = score_of(&mut model, Window::Log(LogWindow { services: &renamed, ..log }));
     assert_eq!(score, score_of(&mut model, Window::Log(log)));
 }
+
+mod feedback;
+mod overdue;
+mod streams;

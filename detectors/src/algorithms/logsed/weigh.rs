@@ -17,7 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Anomaly, Kind, MAX_SURPRISE};
+use super::account::{Anomaly, Kind, MAX_SURPRISE, worst};
 use crate::calibrate::exact;
 
 /// What structural anomalies beside the worst count.
@@ -93,12 +93,18 @@ struct Scale {
     slowest: f64,
 }
 
+impl Default for Scales {
+    fn default() -> Self {
+        Self::of(&[])
+    }
+}
+
 impl Scales {
     /// Of whole training sessions.
     pub fn of(accounts: &[Account]) -> Self {
         let mut n_of_size = [0; N_SIZES];
         for account in accounts {
-            n_of_size[size_of(account)] += 1;
+            n_of_size[size_of(account.n_records)] += 1;
         }
         let (mut class_of, mut class, mut n) = (vec![0; N_SIZES], 0, 0);
         for size in 0..N_SIZES {
@@ -109,7 +115,7 @@ impl Scales {
             }
         }
         let scale = |class: usize| {
-            let members = || accounts.iter().filter(|account| class_of[size_of(account)] == class);
+            let members = || accounts.iter().filter(|account| class_of[size_of(account.n_records)] == class);
             let structure = sorted(members().map(Account::structure));
             let slowness = sorted(members().filter_map(|account| account.slowness));
             let slow = |q: f64| if slowness.len() >= ENOUGH { quantile(&slowness, q) } else { f64::INFINITY };
@@ -128,9 +134,19 @@ impl Scales {
         self.class_of.len() == N_SIZES && self.class_of.iter().all(|&class| class < self.classes.len())
     }
 
+    /// The class of a session of so many records.
+    pub fn class_of(&self, n_records: usize) -> usize {
+        self.class_of[size_of(n_records)]
+    }
+
+    /// Lags that an open session is held to have: as many as a long one has, or more where it does by now.
+    pub fn n_lags_of_open(&self, n_lags: f64) -> f64 {
+        n_lags.max(self.n_lags)
+    }
+
     /// The score of a session, and the anomaly that decided it.
     pub fn weigh(&self, account: &Account, beyond: f64) -> (f64, Option<Anomaly>) {
-        let class = self.class_of[size_of(account)];
+        let class = self.class_of(account.n_records);
         let damping = |scale: &Scale| if scale.structure > 0.0 { (TENTH / scale.structure).min(1.0) } else { 1.0 };
         // An open session may still grow into another class: the strongest damping of those that are left.
         let last = if account.is_closed { class } else { self.classes.len() - 1 };
@@ -138,7 +154,7 @@ impl Scales {
         let (strange, structure) = (account.strange(), account.structure() * damping);
         let structural = strange.max(structure) + REST * strange.min(structure);
         let is_deciding = |anomaly: &&Anomaly| anomaly.edge.is_none() == (strange >= structure);
-        let worst = super::worst(account.anomalies.iter().filter(is_deciding)).copied();
+        let worst = worst(account.anomalies.iter().filter(is_deciding)).copied();
 
         let Scale { slow, slowest, .. } = self.classes[class];
         let slowness = match account.slowness.filter(|_| account.is_closed && slow.is_finite()) {
@@ -146,7 +162,7 @@ impl Scales {
             None => 0.0,
         };
         // The longest of thirty lags is longer than any one of them, and an open session may yet have as many.
-        let n_lags = if account.is_closed { account.n_lags } else { account.n_lags.max(self.n_lags) };
+        let n_lags = if account.is_closed { account.n_lags } else { self.n_lags_of_open(account.n_lags) };
         let late = account.latest.map_or(0.0, |latest| latest.surprise - n_lags.max(1.0).ln());
         let timed = [(slowness, Kind::Slowness), (late, Kind::Latency)];
         let of_time = |(surprise, kind): (f64, Kind)| {
@@ -163,8 +179,8 @@ impl Scales {
     }
 }
 
-fn size_of(account: &Account) -> usize {
-    (usize::BITS - account.n_records.leading_zeros()) as usize
+fn size_of(n_records: usize) -> usize {
+    (usize::BITS - n_records.leading_zeros()) as usize
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
