@@ -5,9 +5,9 @@ use std::{hint::black_box, sync::Arc};
 
 use arrow::array::{StringArray, UInt64Array};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use faultline_core::{LogBatch, LogBatchBuilder, LogRecord, Window};
+use faultline_core::{LogBatch, LogBatchBuilder, LogRecord, Signal, Window};
 use faultline_detectors::{
-    REGISTRY,
+    Entry, REGISTRY,
     lifecycle::{Monitor, MonitorConfig, WarmUp},
     testing::{Session, synthetic},
     windowing::{WindowConfig, Windower},
@@ -88,7 +88,8 @@ fn detectors(c: &mut Criterion) {
     let mut group = c.benchmark_group("score");
     group.throughput(Throughput::Elements(n_records as u64)).sample_size(10);
     let cheap = ["new-template", "length", "ngram", "count-vector"];
-    for entry in REGISTRY.iter().filter(|entry| all || cheap.contains(&entry.name)) {
+    let reads_logs = |entry: &&Entry| entry.signal == Signal::Logs;
+    for entry in REGISTRY.iter().filter(reads_logs).filter(|entry| all || cheap.contains(&entry.name)) {
         let mut model = entry.fit(&Value::Null, &training, 0).expect("it fits");
         let mut scores = Vec::with_capacity(windows.len());
         group.bench_function(format!("{}/{n_records}_records", entry.name), |b| {

@@ -118,7 +118,8 @@ pub fn synthetic(seed: u64, n: usize, share: f64) -> Vec<(Session, bool)> {
     sessions
 }
 
-/// A series, one point a minute: a season of 144 points with a harmonic, between about 60 and 140, and noise of deviation 2.
+/// A series, one point a minute: a season of 144 points with a harmonic, between about 60 and 140, and noise of
+/// deviation 2.
 #[derive(Clone, Debug)]
 pub struct SeriesFixture {
     /// Its key, in the stream `test`.

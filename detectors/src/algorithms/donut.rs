@@ -2,35 +2,40 @@
 //! up is abnormal.
 //!
 //! Station 7. Xu, Chen, Zhao, Li, Bu, Li, Liu, Zhao, Pei, Feng, Chen, Wang, Qiao, "Unsupervised Anomaly Detection via
-//! Variational Auto-Encoder for Seasonal KPIs in Web Applications", WWW 2018. A window of 120 points is encoded as a normal
-//! distribution over z, five numbers; a sample of z is decoded as a normal distribution of each point. What a model does
-//! not reconstruct is what its windows did not have. Training (`net`) is by the M-ELBO, which leaves out what is missing,
-//! and makes some points missing on purpose; `kernel` serves the weights; `judge` fills gaps and scores.
+//! Variational Auto-Encoder for Seasonal KPIs in Web Applications", WWW 2018. A window of 120 points is encoded as a
+//! normal distribution over z, five numbers; a sample of z is decoded as a normal distribution of each point. What a
+//! model does not reconstruct is what its windows did not have. Training (`net`) is by the M-ELBO, which leaves out
+//! what is missing, and makes some points missing on purpose; `kernel` serves the weights; `judge` fills gaps and
+//! scores.
 //!
-//! The score is that of the last point of its window: the negative reconstruction log-probability, nats, less the median that
-//! the series had in training. That difference is ours: one calibration serves all series, and what is usual differs by several
-//! nats between a smooth one and a noisy one. Within a series the order is the paper's. Of a window with several new points the
-//! worst counts. A point is judged where half of the 120 is known; a gap is not.
+//! The score is that of the last point of its window: the negative reconstruction log-probability, nats, less the
+//! median that the series had in training. That difference is ours: one calibration serves all series, and what is
+//! usual differs by several nats between a smooth one and a noisy one. Within a series the order is the paper's. Of a
+//! window with several new points the worst counts. A point is judged where half of the 120 is known; a gap is not.
 //!
-//! Samples: the paper takes 1024 of z a point, and finds fewer no worse; here 64. That is 1.7 MFLOP a point, so it is done in
-//! two looks: eight samples for every point, the other 56 for points whose first look gives more than .95 of those of
-//! training did. The others keep the mean of eight, which has no part in any alert; where it matters the score is that of
-//! 64 samples to the last bit. `first_samples` as large as `samples` looks at all points at once.
+//! Samples: the paper takes 1024 of z a point; here they are 64. That is 1.8 MFLOP a point, so it is done in two looks:
+//! eight samples for every point, the other 56 for points whose first look gives more than it gave for .95 of the
+//! training. The others keep the mean of eight: they lie in the body of the scores, where p-values are large. What is
+//! beyond has the score of 64 samples to the last bit. With `first_samples` as large as `samples` every point gets them
+//! all.
 //!
-//! Cost at the defaults: about 0.35 MFLOP a point in the mean (0.05 to encode, 0.2 for eight samples, 0.07 for the second looks),
-//! 1.3 MFLOP more where the window has a gap. A fit takes at most 960 steps of 256 windows a series, 0.09 GFLOP each. How many
-//! points a second and seconds a fit that makes has not been measured yet. Memory: about 0.5 MB a series that has a model.
+//! Cost at the defaults: about 0.35 MFLOP a point in the mean (0.05 to encode, 0.2 for eight samples, 0.08 for second
+//! looks, which an abnormal stretch makes more of), 1.2 MFLOP more where the window has a gap. A fit takes at most 960
+//! steps of 256 windows a series, 0.09 GFLOP each. How many points a second and how many seconds a fit that makes has
+//! not been measured yet. Memory: about 0.5 MB for each series that has a model.
 //!
-//! When it fails: on series without a habit; on seasons much longer than a window, whose shape within two hours is all it
-//! sees; after a level shift, where all points are abnormal until it is fitted anew; and for as long as a spike is within the
-//! window it may disturb the points after it. A series that was constant in training has no model and is silent.
+//! When it fails: on series without a habit; on seasons much longer than a window, whose shape within two hours is all
+//! it sees; after a level shift, where all points are abnormal until it is fitted anew; and for as long as a spike is
+//! within the window it may disturb the points after it. A series that was constant in training has no model and is
+//! silent.
 //!
 //! Differences from the paper:
 //! - No labels: a point is left out of the loss only where it is missing. So the mean and deviation that a series is
 //!   standardised by are those of the points within three interquartile ranges of the quartiles, and what is fed to the
 //!   networks ends at ten deviations.
 //! - 30 epochs of at most 8192 windows instead of 256 of all, though 400 steps at least, with half a cosine for Adam's
-//!   step size instead of a factor each ten epochs. This is to keep a fit within a CPU's reach; nothing has been tuned.
+//!   step size instead of a factor each ten epochs. This is to keep a fit within a CPU's reach; it has not been tuned on
+//!   data.
 //! - No part of the training is held out to choose among epochs.
 //! - Injected gaps are drawn anew for each window, and are, like other gaps, fed as the mean.
 //! - Windows of which less than half is known are neither learned nor judged.
@@ -56,7 +61,7 @@ use self::{
     series::{History, Standard, Training, is_judged},
     snapshot::Learned,
 };
-use crate::algorithm::Algorithm;
+use crate::{algorithm::Algorithm, ranges::Ranges};
 
 /// Hyperparameters of [`Donut`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -76,18 +81,19 @@ pub struct Config {
     pub batch: usize,
     /// Adam's step size at the start. Lower it when a fit reports that it diverged.
     pub learning_rate: f64,
-    /// Probability with which a point is made a gap in training: the paper's λ. Without it the model does not learn to do
-    /// without a point.
+    /// Probability with which a point is made a gap in training: the paper's λ. Without it the model does not learn to
+    /// do without a point.
     pub missing_injection: f64,
-    /// Times that the gaps of a window are filled in anew before it is judged: the paper's M. 0 leaves them at the mean.
+    /// Times that the gaps of a window are filled in anew before it is judged: the paper's M. 0 leaves them at the
+    /// mean.
     pub imputations: usize,
     /// Samples of z that a score rests on: the paper's L.
     pub samples: usize,
-    /// Samples of z that a point gets at first. Only where they give more than they gave for .95 of the training does it get
-    /// the rest. As many as `samples`: every point gets them all.
+    /// Samples of z that a point gets at first. Only where they give more than they gave for .95 of the training does
+    /// it get the rest. As many as `samples`: every point gets them all.
     pub first_samples: usize,
-    /// Series that have a model, those that appear first; others are silent. A bound on time and memory: each takes a fit
-    /// of its own and half a megabyte.
+    /// Series that have a model, those that appear first; others are silent. A bound on time and memory: each takes a
+    /// fit of its own and half a megabyte.
     pub max_series: usize,
     /// Points of a series in training below which it has no model.
     pub min_points: usize,
@@ -168,7 +174,6 @@ impl Algorithm for Donut {
 
     fn fit(config: &Config, training: &[Window<'_>], seed: u64) -> Result<Model, DetectorError> {
         check(config)?;
-        let refuse = |reason: String| DetectorError::Fit { detector: Self::NAME.to_owned(), reason };
         let windows: Vec<&SeriesWindow<'_>> = training.iter().filter_map(Window::as_series).collect();
         let draws = Draws::new(config, seed);
         let mut series = BTreeMap::new();
@@ -184,12 +189,12 @@ impl Algorithm for Donut {
                 series.insert(training.key.clone(), own);
             }
         }
-        match (series.is_empty(), n_varying) {
-            (true, 0) => {
-                return Err(refuse(format!("no series varies and has {} points (`min_points`)", config.min_points)));
-            }
-            (true, _) => return Err(refuse("training diverged; lower `learning_rate`".to_owned())),
-            _ => {}
+        if series.is_empty() {
+            let reason = match n_varying {
+                0 => format!("no series varies and has {} points (`min_points`)", config.min_points),
+                _ => "training diverged; lower `learning_rate`".to_owned(),
+            };
+            return Err(DetectorError::Fit { detector: Self::NAME.to_owned(), reason });
         }
         let learned = Learned { shape: shape(config), seed, series };
         let state = snapshot::encode(&learned, 0);
@@ -222,35 +227,27 @@ fn shape(config: &Config) -> Shape {
 }
 
 fn check(config: &Config) -> Result<(), DetectorError> {
-    let refuse = |reason: String| DetectorError::Config { detector: Donut::NAME.to_owned(), reason };
-    for (key, value, least, most) in [
-        ("window", config.window, 2, 1024),
-        ("hidden", config.hidden, 1, 1024),
-        ("latent", config.latent, 1, 64),
-        ("epochs", config.epochs, 1, 10_000),
-        ("max_windows", config.max_windows, 1, 10_000_000),
-        ("batch", config.batch, 1, 8192),
-        ("imputations", config.imputations, 0, 100),
-        ("samples", config.samples, 1, 4096),
-        ("first_samples", config.first_samples, 1, 4096),
-        ("max_series", config.max_series, 1, 4096),
-        ("min_points", config.min_points, config.window, usize::MAX),
-    ] {
-        if !(least..=most).contains(&value) {
-            return Err(refuse(format!("key `{key}`: {value} is not from {least} to {most}")));
-        }
-    }
-    if !(config.learning_rate > 0.0 && config.learning_rate <= 1.0) {
-        return Err(refuse(format!("key `learning_rate`: {} is not above 0 and at most 1", config.learning_rate)));
-    }
-    if !(0.0..=0.9).contains(&config.missing_injection) {
-        return Err(refuse(format!("key `missing_injection`: {} is not from 0 to 0.9", config.missing_injection)));
-    }
-    Ok(())
+    let ranges = Ranges(Donut::NAME);
+    ranges.within([
+        ("window", config.window, 2..=1024),
+        ("hidden", config.hidden, 1..=1024),
+        ("latent", config.latent, 1..=64),
+        ("epochs", config.epochs, 1..=10_000),
+        ("max_windows", config.max_windows, 1..=10_000_000),
+        ("batch", config.batch, 1..=8192),
+        ("imputations", config.imputations, 0..=100),
+        ("samples", config.samples, 1..=1024),
+        ("first_samples", config.first_samples, 1..=1024),
+        ("max_series", config.max_series, 1..=4096),
+        ("min_points", config.min_points, config.window..=usize::MAX),
+    ])?;
+    ranges.within([("missing_injection", config.missing_injection, 0.0..=0.9)])?;
+    ranges.above_zero("learning_rate", config.learning_rate)
 }
 
 impl Series {
-    /// Fits to the windows of a training part; none where training diverged. A series' model does not depend on the others.
+    /// Fits to the windows of a training part; none where training diverged. A series' model does not depend on the
+    /// others.
     fn fit(
         config: &Config,
         training: &Training<'_>,

@@ -7,6 +7,7 @@
 
 use std::time::Instant;
 
+use faultline_core::Signal;
 use faultline_datasets::{
     Confusion, ResultRow, Usage, average_precision,
     loaders::hdfs::ChronologicalSessions,
@@ -35,7 +36,7 @@ pub fn hdfs_chrono(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::Re
     let table = ChronologicalSessions::load(&files.data)?;
     let all: Vec<&[u16]> = table.sessions.iter().collect();
     let wanted = |name: &str| args.detector.is_empty() || args.detector.iter().any(|wanted| wanted == name);
-    for entry in REGISTRY.iter().filter(|entry| wanted(entry.name)) {
+    for entry in REGISTRY.iter().filter(|entry| entry.signal == Signal::Logs && wanted(entry.name)) {
         // Ten starts show more spread than seeds do.
         let seed = args.seeds.first().copied().unwrap_or(1);
         let mut rows = Vec::new();

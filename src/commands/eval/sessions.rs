@@ -11,7 +11,7 @@ use std::{
 };
 
 use faultline_core::{
-    Detector, LogEntry, LogWindow, Numbers, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+    Detector, LogEntry, LogWindow, Numbers, Score, Signal, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
     hash::StableHash,
 };
 use faultline_datasets::{
@@ -194,7 +194,7 @@ pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::R
     for share in POISONED {
         for &seed in &args.seeds {
             let poisoned = Training::in_order(poisoned(&split, share, seed));
-            for entry in REGISTRY.iter().filter(|entry| is_wanted(args, entry.name)) {
+            for entry in log_detectors().filter(|entry| is_wanted(args, entry.name)) {
                 let verdict = judge(entry, entry.is_seeded.then_some(seed), &poisoned, &test)?;
                 let dataset = format!("hdfs, {} % of the training abnormal", share * 100.0);
                 report(ResultRow { seed: Some(seed), ..row("hdfs-deeplog", &dataset, &verdict, &truth) });
@@ -202,6 +202,11 @@ pub fn hdfs_deeplog(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::R
         }
     }
     Ok(())
+}
+
+/// Detectors that score sessions.
+fn log_detectors() -> impl Iterator<Item = &'static Entry> {
+    REGISTRY.iter().filter(|entry| entry.signal == Signal::Logs)
 }
 
 /// Whether the command line asks for this row, or for all.
@@ -229,7 +234,7 @@ pub fn judge_all(
     let wanted = |name: &str| is_wanted(args, name);
     let part_of_wanted = |name: &str| COMBINED.iter().any(|parts| wanted(&parts.join("|")) && parts.contains(&name));
     let mut judged: Vec<Judged> = Vec::new();
-    for entry in REGISTRY.iter().filter(|entry| wanted(entry.name) || part_of_wanted(entry.name)) {
+    for entry in log_detectors().filter(|entry| wanted(entry.name) || part_of_wanted(entry.name)) {
         let seeds: Vec<Option<u64>> =
             if entry.is_seeded { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
         for seed in seeds {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use faultline_core::{
-    Detector, LogEntry, LogWindow, Numbers, Score, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+    Detector, LogEntry, LogWindow, Numbers, Score, Signal, TemplateId, TemplateTexts, Window, WindowKey, WindowState,
 };
 use faultline_datasets::{
     Confusion, ResultRow, Split, Usage, average_precision,
@@ -193,7 +193,7 @@ pub fn tracebench(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::Res
     anyhow::ensure!(parts.train.len() > 0, "{}: no normal collection (NM_CL_*) to fit on", files.data.display());
     drop(all);
     let wanted = |name: &str| args.detector.is_empty() || args.detector.iter().any(|wanted| wanted == name);
-    for entry in REGISTRY.iter().filter(|entry| wanted(entry.name)) {
+    for entry in REGISTRY.iter().filter(|entry| entry.signal == Signal::Logs && wanted(entry.name)) {
         let seeds: Vec<Option<u64>> =
             if entry.is_seeded { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
         for seed in seeds {

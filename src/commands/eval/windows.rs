@@ -13,8 +13,8 @@ use std::{
 };
 
 use faultline_core::{
-    Alert, AlertId, AlertState, Detector, DetectorError, LogEntry, LogWindow, Numbers, Score, TemplateTexts, Window,
-    WindowKey, WindowState,
+    Alert, AlertId, AlertState, Detector, DetectorError, LogEntry, LogWindow, Numbers, Score, Signal, TemplateTexts,
+    Window, WindowKey, WindowState,
 };
 use faultline_datasets::{
     Confusion, ResultRow, Usage, average_precision,
@@ -236,7 +236,7 @@ pub fn bgl_windows(args: &Args, report: &mut dyn FnMut(ResultRow)) -> anyhow::Re
             row.peak_rss_bytes = Usage::now().peak_rss_bytes;
             report(row);
         };
-        for entry in REGISTRY.iter().filter(|entry| wanted(entry.name)) {
+        for entry in REGISTRY.iter().filter(|entry| entry.signal == Signal::Logs && wanted(entry.name)) {
             let seeds: Vec<Option<u64>> =
                 if entry.is_seeded { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
             for seed in seeds {

@@ -67,8 +67,8 @@ impl Model {
         }
     }
 
-    /// The standardised points of which `window.points[culprit]` is the last. Those before the window are gaps where they
-    /// are no longer kept.
+    /// The standardised points of which `window.points[culprit]` is the last. Those before the window are gaps where
+    /// they are no longer kept.
     fn points_up_to(&self, own: &Series, window: &SeriesWindow<'_>, culprit: usize) -> Vec<f32> {
         let length = self.learned.shape.window;
         let n_own = length.min(culprit + 1);

@@ -1,16 +1,16 @@
 //! Donut's score: how unlikely the last point of a window is to be reconstructed.
 //!
-//! E over q(z|x) of -ln p(x_last|z), nats, as a mean over samples of z (section 3.4 of the paper). Gaps are filled in first
-//! (3.3, MCMC imputation): a window is encoded and decoded a few times, each time with a sample of z, and its gaps take a
-//! sample of what comes out.
+//! E over q(z|x) of -ln p(x_last|z), nats, as a mean over samples of z. Gaps are filled in
+//! first (the paper's MCMC imputation): a window is encoded and decoded a few times, each time with a sample of z, and its
+//! gaps take a sample of what comes out.
 //!
-//! The normal draws behind all samples are made once from the seed and are the same for each point; those of z come in pairs
-//! of opposite sign, which takes half of the noise out of a mean over few of them. The mean over the first few decides
-//! whether a point gets the others. One that gets them has, to the last bit, the score that it would have had without the
-//! first look.
+//! The normal draws behind all samples are made once from the seed and are the same for each point; those of z come in
+//! pairs of opposite sign, which takes half of the noise out of a mean over few of them. The mean over the first few
+//! decides whether a point gets the others. One that gets them has, to the last bit, the score that it would have had
+//! without the first look.
 //!
-//! Cost at the defaults: 52 kFLOP a point to encode, 27 for each sample of z; a window with a gap costs 124 for each of the
-//! imputations besides.
+//! Cost at the defaults: 52 kFLOP a point to encode, 27 for each sample of z; a window with a gap costs 124 for each of
+//! the imputations besides.
 
 use std::{f64::consts::TAU, ops::Range};
 

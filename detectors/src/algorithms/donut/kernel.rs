@@ -1,13 +1,13 @@
 //! Inference of Donut's networks without a tensor library: the weights that `net` trained, laid out for prediction.
 //!
 //! A layer's matrix lies in tiles of up to four blocks of sixteen outputs; the sums of a tile and a few rows stay in
-//! registers while the inputs pass by. The pass is compiled for the vector units of the processor it runs on. For a score only
-//! the last point of a window is decoded, so the decoder has a second head with two outputs. A test holds all outputs to within
-//! 1e-5 of those that `burn` computes.
+//! registers while the inputs pass by. The pass is compiled for the vector units of the processor it runs on. For a
+//! score only the last point of a window is decoded, so the decoder has a second head with two outputs. A test holds
+//! all outputs to within 1e-5 of those that `burn` computes.
 //!
-//! Cost at the defaults: 52 kFLOP to encode a window, 27 to decode the last point from a sample of z, 72 to decode a whole window.
-//! Results do not depend on which rows share a batch: a row is computed with the same operations in the same order
-//! wherever it stands.
+//! Cost at the defaults: 52 kFLOP to encode a window, 27 to decode the last point from a sample of z, 72 to decode a
+//! whole window. Results do not depend on which rows share a batch: a row is computed with the same operations in the
+//! same order wherever it stands.
 
 use std::ops::Range;
 

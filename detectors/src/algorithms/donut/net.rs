@@ -1,12 +1,12 @@
-//! Training of Donut's networks on `burn`, whose autodiff finds the way back; `kernel` serves what is trained here and is
-//! held to the same outputs.
+//! Training of Donut's networks on `burn`, whose autodiff finds the way back; `kernel` serves what is trained here and
+//! is held to the same outputs.
 //!
-//! The loss is the negative M-ELBO (equation 3 of the paper): what is not known of a window (gaps, and points that were made
-//! one for the occasion) has no share in the reconstruction, and the prior weighs as much as there is known of the window.
-//! All of it is batch-major, `[batch, features]`.
+//! The loss is the negative M-ELBO of the paper: what is not known of a window (gaps, and points that were
+//! made one for the occasion) has no share in the reconstruction, and the prior weighs as much as there is known of the
+//! window. All of it is batch-major, `[batch, features]`.
 //!
-//! Cost at the defaults: 58,000 weights, 0.12 MFLOP a window forward, twice that again on the way back. There is no tanh and no
-//! sigmoid here; the one slow function of `burn-flex` is the softplus of the deviations.
+//! Cost at the defaults: 58,000 weights, 0.12 MFLOP a window forward, twice that again on the way back. There is no
+//! tanh and no sigmoid here; the one slow function of `burn-flex` is the softplus of the deviations.
 
 use burn::{
     optim::{AdamConfig, Optimizer},
@@ -42,8 +42,8 @@ pub struct Shape {
 const HIDDEN_LAYERS: [usize; 4] = [0, 1, 4, 5];
 
 impl Shape {
-    /// Inputs and outputs of each layer: the encoder's two hidden ones, its heads for mean and deviation, and the same of
-    /// the decoder. A layer's weights are its matrix, `[inputs, outputs]`, and then its bias.
+    /// Inputs and outputs of each layer: the encoder's two hidden ones, its heads for mean and deviation, and the same
+    /// of the decoder. A layer's weights are its matrix, `[inputs, outputs]`, and then its bias.
     pub fn layers(&self) -> [[usize; 2]; 8] {
         let Self { window, hidden, latent } = *self;
         [

@@ -24,7 +24,8 @@ pub fn is_judged(window: &[f32]) -> bool {
         && 2 * window.iter().filter(|value| !value.is_nan()).count() >= window.len()
 }
 
-/// The scale of a series: mean and deviation of the points that lie within [`REACH`] interquartile ranges of the quartiles.
+/// The scale of a series: mean and deviation of the points that lie within [`REACH`] interquartile ranges of the
+/// quartiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standard {
     /// The mean.
@@ -63,8 +64,8 @@ impl Standard {
     }
 }
 
-/// The latest points of a series, standardised, a gap not a number. There are always enough for all but the last point of
-/// a window, if only gaps.
+/// The latest points of a series, standardised, a gap not a number. There are always enough for all but the last point
+/// of a window, if only gaps.
 #[derive(Clone, Debug)]
 pub struct History {
     values: Vec<f32>,
@@ -137,8 +138,8 @@ pub struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
-    /// The first `most` series of `windows` that have at least `least` points, in the order in which they begin. Pieces of
-    /// another step than a series' first are left out.
+    /// The first `most` series of `windows` that have at least `least` points, in the order in which they begin. Pieces
+    /// of another step than a series' first are left out.
     pub fn of(windows: &[&SeriesWindow<'a>], most: usize, least: usize, length: usize) -> Vec<Self> {
         let mut found: BTreeMap<&WindowKey, (usize, usize)> = BTreeMap::new();
         for (idx, window) in windows.iter().enumerate() {

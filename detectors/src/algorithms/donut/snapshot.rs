@@ -1,7 +1,7 @@
 //! What a Donut model is kept as.
 //!
-//! Little-endian: magic, version, seed, sizes of the networks, series with their scale, history and weights, and the stable
-//! hash of all that. Lists are preceded by their length.
+//! Little-endian: magic, version, seed, sizes of the networks, series with their scale, history and weights, and the
+//! stable hash of all that. Lists are preceded by their length.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -156,7 +156,7 @@ fn where_half_of_a_window_is_not_known_nothing_is_judged() {
     assert_eq!(n_silent(&scores(&mut model, &series)), 59, "back in time");
     let Window::Series(window) = series.whole() else { unreachable!("a series") };
     let hourly = SeriesWindow { step_nanos: 60 * SeriesFixture::STEP_NANOS, ..window };
-    assert_eq!(score_all(&mut model, &[Window::Series(hourly)]), [None], "another step is another series");
+    assert!(score_all(&mut model, &[Window::Series(hourly)])[0].is_none(), "another step is another series");
 }
 
 #[test]
