@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_second_look_gives_the_score_of_all_samples_and_only_where_it_is_due() {
         let draws = Draws::new(&config(), 5);
-        let windows = net::normals(300 * 20, &mut ChaCha8Rng::seed_from_u64(2));
+        let windows = normals(300 * 20, &mut ChaCha8Rng::seed_from_u64(2));
         let all = surprises(&draws, &windows, Looks { first: 31, all: 31, from: f64::INFINITY });
         let first = surprises(&draws, &windows, Looks { first: 4, all: 4, from: f64::INFINITY });
         let mut sorted = first.clone();
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn a_score_is_the_mean_surprise_over_samples() {
         let draws = Draws::new(&config(), 5);
-        let window = net::normals(20, &mut ChaCha8Rng::seed_from_u64(3));
+        let window = normals(20, &mut ChaCha8Rng::seed_from_u64(3));
         let weights = net::initial_weights(shape(), &mut ChaCha8Rng::seed_from_u64(1));
         let posterior = net::encoded(shape(), &weights, &window);
         let z: Vec<f32> =
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn gaps_are_filled_and_leave_other_windows_alone() {
         let draws = Draws::new(&config(), 5);
-        let mut windows = net::normals(3 * 20, &mut ChaCha8Rng::seed_from_u64(4));
+        let mut windows = normals(3 * 20, &mut ChaCha8Rng::seed_from_u64(4));
         let looks = Looks { first: 8, all: 8, from: 0.0 };
         let whole = surprises(&draws, &windows, looks);
         windows[25..33].fill(f32::NAN);

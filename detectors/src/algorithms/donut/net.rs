@@ -349,8 +349,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_fed_as_the_mean_and_teaches_nothing() {
-        let values: Vec<f32> = (0..400).map(|i| if i % 10 == 3 { f32::NAN } else { 40.0 + i as f32 }).collect();
-        let windows = Windows { values, ends: (6..400).collect() };
+        let points: Vec<f32> = (0..400).map(|i| if i % 10 == 3 { f32::NAN } else { 40.0 + i as f32 }).collect();
+        let windows = Windows { values: points, ends: (6..400).collect() };
         let chosen: Vec<usize> = (0..windows.ends.len()).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let plain = Batch::draw(SHAPE, &windows, &chosen, 0.0, &mut rng);

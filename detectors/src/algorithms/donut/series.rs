@@ -280,12 +280,13 @@ mod tests {
     #[test]
     fn pieces_of_a_series_are_one_training_part() {
         let keys = [key("late"), key("b"), key("a"), key("few")];
-        let nan = f64::NAN;
+        let sparse = [1.0, f64::NAN, f64::NAN, f64::NAN];
+        let odd = [4.0, f64::INFINITY, 6.0];
         let windows = [
             piece(&keys[1], 10, 60, &[1.0, 2.0]),
             piece(&keys[2], 10, 60, &[1.0, 2.0, 3.0]),
-            piece(&keys[3], 10, 60, &[1.0, nan, nan, nan]),
-            piece(&keys[1], 13, 60, &[4.0, f64::INFINITY, 6.0]),
+            piece(&keys[3], 10, 60, &sparse),
+            piece(&keys[1], 13, 60, &odd),
             piece(&keys[1], 16, 30, &[9.0; 9]),
             piece(&keys[1], 1_000_000, 60, &[7.0]),
             piece(&keys[1], 2, 60, &[8.0]),
