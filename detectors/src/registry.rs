@@ -20,6 +20,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::attention_rnn::AttentionRnn>(),
     Entry::of::<algorithms::ensemble::Ensemble>(),
     Entry::of::<algorithms::donut::Donut>(),
+    Entry::of::<algorithms::robust_pca::RobustPca>(),
 ];
 
 /// The entry called `name`.

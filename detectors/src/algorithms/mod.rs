@@ -11,4 +11,5 @@ pub mod length;
 pub mod logsed;
 pub mod new_template;
 pub mod ngram;
+pub mod robust_pca;
 pub mod severe_incident;

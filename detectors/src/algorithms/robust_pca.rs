@@ -19,7 +19,7 @@
 //! Differs from the paper: its rows are traces of one kind and its columns spans; the same code serves both, but only metrics are
 //! wired. The thresholds of its second stage are the calibration's here.
 
-mod pcp;
+pub mod pcp;
 mod plane;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -78,12 +78,29 @@ struct State {
 struct Instance {
     columns: Vec<String>,
     /// The newest rows, each as long as `columns` was when it came.
-    rows: Vec<Vec<f32>>,
+    rows: Vec<Row>,
     /// Rows since the plane was fitted.
     n_since: usize,
     plane: Option<Plane>,
     /// [`State::n_rows`] when it was last seen.
     seen: u64,
+}
+
+/// Values as their bits in a snapshot, because JSON has no gaps (NaN).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<u32>", into = "Vec<u32>")]
+struct Row(Vec<f32>);
+
+impl From<Vec<u32>> for Row {
+    fn from(bits: Vec<u32>) -> Self {
+        Self(bits.into_iter().map(f32::from_bits).collect())
+    }
+}
+
+impl From<Row> for Vec<u32> {
+    fn from(row: Row) -> Self {
+        row.0.into_iter().map(f32::to_bits).collect()
+    }
 }
 
 impl Algorithm for RobustPca {
@@ -118,7 +135,7 @@ impl Algorithm for RobustPca {
         let is_sound = |instance: &Instance| {
             let n = instance.columns.len();
             n <= config.max_columns
-                && instance.rows.iter().all(|row| row.len() <= n)
+                && instance.rows.iter().all(|row| row.0.len() <= n)
                 && instance.plane.as_ref().is_none_or(|plane| plane.is_sound(n))
         };
         if state.instances.len() > config.max_instances || !state.instances.values().all(is_sound) {
@@ -176,7 +193,7 @@ impl Instance {
         self.columns.extend(group.columns[n_known.min(n_columns)..n_columns].iter().map(|name| String::from(&**name)));
         for idx in 0..group.n_rows {
             let row = group.row(idx);
-            self.rows.push(row.iter().take(n_columns).map(|value| *value as f32).collect());
+            self.rows.push(Row(row.iter().take(n_columns).map(|value| *value as f32).collect()));
             self.n_since += 1;
         }
         let n_over = self.rows.len().saturating_sub(config.max_rows);

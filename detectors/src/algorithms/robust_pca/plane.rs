@@ -3,7 +3,8 @@
 use faer::Mat;
 use serde::{Deserialize, Serialize};
 
-use super::pcp::Pursuit;
+use super::{Row, pcp::Pursuit};
+use crate::calibrate::exact;
 
 /// Columns at most that are left out of the projection of one row, as a share of all.
 const MAX_LEFT_OUT: f64 = 0.5;
@@ -15,16 +16,25 @@ const FAR: f64 = 4.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Plane {
     columns: Vec<Column>,
-    /// Orthonormal directions, one after the other, each with a number for each column.
-    directions: Vec<Vec<f64>>,
+    directions: Vec<Direction>,
+}
+
+/// One of the orthonormal directions: a number for each column.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Direction {
+    #[serde(with = "exact::list")]
+    weights: Vec<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Column {
+    #[serde(with = "exact")]
     median: f64,
     /// Its interquartile range; 0 for a column that did not move and is left out.
+    #[serde(with = "exact")]
     range: f64,
     /// Usual distance from the plane, in ranges.
+    #[serde(with = "exact")]
     usual: f64,
 }
 
@@ -40,8 +50,8 @@ pub(super) struct Worst {
 
 impl Plane {
     /// Fits rows, of which the older ones may lack columns at the end. None where nothing moves.
-    pub fn fit(rows: &[Vec<f32>], n_columns: usize, lambda: Option<f64>) -> Option<Self> {
-        let value = |row: usize, column: usize| rows[row].get(column).map_or(f64::NAN, |value| f64::from(*value));
+    pub fn fit(rows: &[Row], n_columns: usize, lambda: Option<f64>) -> Option<Self> {
+        let value = |row: usize, column: usize| rows[row].0.get(column).map_or(f64::NAN, |value| f64::from(*value));
         let mut columns: Vec<Column> = (0..n_columns)
             .map(|column| {
                 let mut known: Vec<f64> =
@@ -52,8 +62,8 @@ impl Plane {
             .collect();
         let matrix = Mat::from_fn(rows.len(), n_columns, |row, column| columns[column].scaled(value(row, column)));
         let parts = Pursuit { lambda, tolerance: 1e-5, ..Pursuit::default() }.decompose(matrix.as_ref())?;
-        let directions: Vec<Vec<f64>> =
-            (0..parts.basis.ncols()).map(|direction| parts.basis.col_as_slice(direction).to_vec()).collect();
+        let direction = |idx: usize| Direction { weights: parts.basis.col_as_slice(idx).to_vec() };
+        let directions = (0..parts.basis.ncols()).map(direction).collect();
         let mut plane = Self { columns: columns.clone(), directions };
         // How far off rows are when they are projected, failures among them: the median does not mind.
         let mut distances: Vec<Vec<f64>> = vec![Vec::new(); n_columns];
@@ -84,7 +94,9 @@ impl Plane {
         let is_finite = |column: &Column| column.median.is_finite() && column.range >= 0.0 && column.usual >= 0.0;
         n <= n_columns
             && self.columns.iter().all(is_finite)
-            && self.directions.iter().all(|direction| direction.len() == n && direction.iter().all(|v| v.is_finite()))
+            && self.directions.iter().all(|direction| {
+                direction.weights.len() == n && direction.weights.iter().all(|weight| weight.is_finite())
+            })
     }
 
     /// The worst column of a row. Columns beyond those of the fit are not judged, gaps neither.
@@ -125,15 +137,22 @@ impl Plane {
         let is_used = |idx: usize| scaled[idx].is_finite() && !left_out[idx];
         let n_directions = self.directions.len();
         let along = |rest: &[f64]| -> Vec<f64> {
-            let dot = |direction: &Vec<f64>| {
-                direction.iter().zip(rest).enumerate().filter(|(idx, _)| is_used(*idx)).map(|(_, (d, r))| d * r).sum()
+            let dot = |direction: &Direction| {
+                direction
+                    .weights
+                    .iter()
+                    .zip(rest)
+                    .enumerate()
+                    .filter(|(idx, _)| is_used(*idx))
+                    .map(|(_, (d, r))| d * r)
+                    .sum()
             };
             self.directions.iter().map(dot).collect()
         };
         let across = |weights: &[f64]| -> Vec<f64> {
             let mut sums = vec![0.0; scaled.len()];
             for (direction, weight) in self.directions.iter().zip(weights) {
-                sums.iter_mut().zip(direction).for_each(|(sum, d)| *sum += weight * d);
+                sums.iter_mut().zip(&direction.weights).for_each(|(sum, d)| *sum += weight * d);
             }
             sums
         };
