@@ -19,6 +19,8 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::deeplog::DeepLog>(),
     Entry::of::<algorithms::attention_rnn::AttentionRnn>(),
     Entry::of::<algorithms::ensemble::Ensemble>(),
+    Entry::of::<algorithms::robust_z::RobustZ>(),
+    Entry::of::<algorithms::moving_average::MovingAverage>(),
     Entry::of::<algorithms::donut::Donut>(),
 ];
 

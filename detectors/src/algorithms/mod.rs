@@ -9,6 +9,8 @@ pub mod donut;
 pub mod ensemble;
 pub mod length;
 pub mod logsed;
+pub mod moving_average;
 pub mod new_template;
 pub mod ngram;
+pub mod robust_z;
 pub mod severe_incident;
