@@ -21,6 +21,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::ensemble::Ensemble>(),
     Entry::of::<algorithms::robust_z::RobustZ>(),
     Entry::of::<algorithms::moving_average::MovingAverage>(),
+    Entry::of::<algorithms::holt_winters::HoltWinters>(),
     Entry::of::<algorithms::donut::Donut>(),
 ];
 

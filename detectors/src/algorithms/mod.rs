@@ -7,6 +7,7 @@ pub mod count_vector;
 pub mod deeplog;
 pub mod donut;
 pub mod ensemble;
+pub mod holt_winters;
 pub mod length;
 pub mod logsed;
 pub mod moving_average;

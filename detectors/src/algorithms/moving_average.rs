@@ -129,7 +129,7 @@ mod tests {
     fn a_gap_is_skipped_a_long_one_begins_anew_and_a_new_level_is_told_once() {
         let mut last = Last::new(MINUTE);
         fed(&mut last, 0, &noisy(1, 300));
-        assert!(last.observe(311, 0.0).is_some(), "eleven steps");
+        assert!(last.observe(310, 0.0).is_some(), "eleven steps");
         let distances = fed(&mut last, 400, &noisy(2, 30));
         assert!(distances[..11].iter().all(Option::is_none) && distances[11..].iter().all(Option::is_some));
         let higher: Vec<f64> = noisy(3, 60).into_iter().map(|value| value + 100.0).collect();

@@ -205,7 +205,7 @@ mod tests {
         fed(&mut recent, 0, &noisy(1, 300));
         let higher: Vec<f64> = noisy(2, 300).into_iter().map(|value| value + 100.0).collect();
         let distances = fed(&mut recent, 300, &higher);
-        assert!(distances[..100].iter().all(|distance| distance.is_some_and(|far| far > 10.0)));
+        assert!(distances[..60].iter().all(|distance| distance.is_some_and(|far| far > 10.0)));
         assert!(distances[250..].iter().all(|distance| distance.is_some_and(|far| far < 6.0)));
     }
 }

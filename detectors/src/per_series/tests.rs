@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use faultline_core::{Detector, SeriesWindow, WindowKey};
+use faultline_core::WindowKey;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
