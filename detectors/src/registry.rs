@@ -22,6 +22,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::robust_z::RobustZ>(),
     Entry::of::<algorithms::moving_average::MovingAverage>(),
     Entry::of::<algorithms::holt_winters::HoltWinters>(),
+    Entry::of::<algorithms::birch::Birch>(),
     Entry::of::<algorithms::donut::Donut>(),
 ];
 

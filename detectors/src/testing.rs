@@ -10,8 +10,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use faultline_core::{
-    Detector, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow, TemplateId,
-    TemplateTexts, Window, WindowKey, WindowState,
+    Detector, GroupWindow, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow,
+    TemplateId, TemplateTexts, Window, WindowKey, WindowState,
 };
 
 static SERVICES: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("service")]);
@@ -182,6 +182,84 @@ impl SeriesFixture {
     /// Its points in windows of `size`, in order.
     pub fn pieces(&self, size: usize) -> impl Iterator<Item = Window<'_>> {
         let n = self.points.len();
+        (0..n).step_by(size).map(move |start| self.window(start..n.min(start + size)))
+    }
+}
+
+/// The series of an instance, a row a minute: six columns that follow one load, each in its own measure, with noise of a
+/// fiftieth of their range.
+#[derive(Clone, Debug)]
+pub struct GroupFixture {
+    /// Its key, in the stream `test`.
+    pub key: WindowKey,
+    /// Names of the columns.
+    pub columns: Vec<Arc<str>>,
+    /// Number of its first step, counted from the epoch.
+    pub first_step: i64,
+    /// Row after row; not a number is a gap.
+    pub values: Vec<f64>,
+    /// Whether each row is spoiled: two columns do not follow the load but are half their range off.
+    pub is_spoiled: Vec<bool>,
+}
+
+impl GroupFixture {
+    /// Columns.
+    pub const N_COLUMNS: usize = 6;
+
+    /// `n` rows, of which each in turn is spoiled with probability `share`.
+    #[must_use]
+    pub fn coupled(name: &str, seed: u64, first_step: i64, n: usize, share: f64) -> Self {
+        const SEASON: f64 = 144.0;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let key = WindowKey { stream: Arc::from("test"), session: Arc::from(name) };
+        let columns = (0..Self::N_COLUMNS).map(|column| Arc::from(format!("column {column}"))).collect();
+        let (mut values, mut is_spoiled) = (Vec::with_capacity(n * Self::N_COLUMNS), Vec::with_capacity(n));
+        for step in (first_step..).take(n) {
+            let load = 0.5 + 0.5 * (TAU * step as f64 / SEASON).sin();
+            let spoiled = rng.random_bool(share).then(|| rng.random_range(0..Self::N_COLUMNS - 1));
+            for column in 0..Self::N_COLUMNS {
+                let share = if column % 2 == 0 { load } else { 1.0 - load };
+                let is_off = spoiled.is_some_and(|first| column == first || column == first + 1);
+                let off = if !is_off {
+                    0.0
+                } else if share < 0.5 {
+                    0.5
+                } else {
+                    -0.5
+                };
+                let noise = rng.random_range(-0.02..0.02);
+                let measure = 10f64.powi(2 * column as i32 - 3);
+                values.push(measure * (1.0 + share + off + noise));
+            }
+            is_spoiled.push(spoiled.is_some());
+        }
+        Self { key, columns, first_step, values, is_spoiled }
+    }
+
+    /// Some of its rows as one window.
+    #[must_use]
+    pub fn window(&self, rows: Range<usize>) -> Window<'_> {
+        let n_columns = self.columns.len();
+        Window::Group(GroupWindow {
+            key: &self.key,
+            columns: &self.columns,
+            start_unix_nano: (self.first_step + rows.start as i64) * SeriesFixture::STEP_NANOS,
+            step_nanos: SeriesFixture::STEP_NANOS,
+            n_rows: rows.len(),
+            values: &self.values[rows.start * n_columns..rows.end * n_columns],
+            service: &SERVICES[0],
+        })
+    }
+
+    /// All of its rows as one window.
+    #[must_use]
+    pub fn whole(&self) -> Window<'_> {
+        self.window(0..self.is_spoiled.len())
+    }
+
+    /// Its rows in windows of `size`, in order.
+    pub fn pieces(&self, size: usize) -> impl Iterator<Item = Window<'_>> {
+        let n = self.is_spoiled.len();
         (0..n).step_by(size).map(move |start| self.window(start..n.min(start + size)))
     }
 }

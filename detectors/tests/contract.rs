@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use faultline_core::{Detector, Evidence, Overdue, RecordId, Score, Signal, TemplateTexts, Window};
 use faultline_detectors::{
     Entry, REGISTRY,
-    testing::{SeriesFixture, Session, score_all, synthetic},
+    testing::{GroupFixture, SeriesFixture, Session, score_all, synthetic},
 };
 use serde_json::{Value, json};
 
@@ -20,6 +20,37 @@ static LATER: LazyLock<Vec<(Session, bool)>> = LazyLock::new(|| synthetic(2, 80,
 static SERIES: LazyLock<SeriesFixture> = LazyLock::new(|| SeriesFixture::seasonal("load", 1, 0, 1400, 0.0));
 
 static LATER_SERIES: LazyLock<SeriesFixture> = LazyLock::new(|| SeriesFixture::seasonal("load", 2, 1400, 600, 0.02));
+
+static GROUP: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("host", 1, 0, 1400, 0.0));
+
+static LATER_GROUP: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("host", 2, 1400, 600, 0.02));
+
+static ODD_GROUPS: LazyLock<Vec<GroupFixture>> = LazyLock::new(|| {
+    let of = |name: &str, first_step: i64, row: [f64; GroupFixture::N_COLUMNS]| {
+        let values = row.repeat(200);
+        GroupFixture { values, ..GroupFixture::coupled(name, 3, first_step, 200, 0.0) }
+    };
+    let odd = [f64::NAN, f64::INFINITY, f64::MIN, f64::MAX, 0.0, 1e-310];
+    let mut wider = GroupFixture::coupled("host", 3, 2200, 50, 0.0);
+    wider.columns.push("one more".into());
+    wider.columns.push("another".into());
+    wider.values = vec![1.0; 50 * wider.columns.len()];
+    let mut other = GroupFixture::coupled("host", 3, 2300, 50, 0.0);
+    other.columns.reverse();
+    let none = GroupFixture { columns: Vec::new(), values: Vec::new(), ..GroupFixture::coupled("none", 3, 0, 9, 0.0) };
+    vec![
+        of("host", 1400, odd),
+        of("host", 1600, [f64::NAN; GroupFixture::N_COLUMNS]),
+        of("host", 1800, [0.0; GroupFixture::N_COLUMNS]),
+        GroupFixture::coupled("host", 3, 2000, 100, 0.5),
+        wider,
+        other,
+        of("host", 100_000_000, odd),
+        of("host", -100_000_000, odd),
+        of("unknown", 0, odd),
+        none,
+    ]
+});
 
 static ODD_SESSIONS: LazyLock<[Session; 5]> = LazyLock::new(|| {
     [
@@ -70,7 +101,8 @@ fn training_windows(signal: Signal) -> Vec<Window<'static>> {
     match signal {
         Signal::Logs => TRAINING.iter().map(Session::closed).collect(),
         Signal::Series => SERIES.pieces(100).collect(),
-        Signal::Groups | Signal::Traces => no_windows(signal),
+        Signal::Groups => GROUP.pieces(100).collect(),
+        Signal::Traces => no_windows(signal),
     }
 }
 
@@ -91,7 +123,11 @@ fn later_windows(signal: Signal) -> Vec<Window<'static>> {
             windows.extend(LATER_SERIES.pieces(1).take(100));
             windows.extend((100..600).step_by(50).map(|start| LATER_SERIES.window(start..start + 50)));
         }
-        Signal::Groups | Signal::Traces => no_windows(signal),
+        Signal::Groups => {
+            windows.extend(LATER_GROUP.pieces(1).take(100));
+            windows.extend((100..600).step_by(50).map(|start| LATER_GROUP.window(start..start + 50)));
+        }
+        Signal::Traces => no_windows(signal),
     }
     windows
 }
@@ -104,7 +140,11 @@ fn labelled_windows(signal: Signal) -> Vec<(Window<'static>, bool)> {
             let is_spoiled = LATER_SERIES.is_spike.chunks(10).map(|is_spike| is_spike.contains(&true));
             LATER_SERIES.pieces(10).zip(is_spoiled).collect()
         }
-        Signal::Groups | Signal::Traces => no_windows(signal),
+        Signal::Groups => {
+            let is_spoiled = LATER_GROUP.is_spoiled.chunks(10).map(|is_spoiled| is_spoiled.contains(&true));
+            LATER_GROUP.pieces(10).zip(is_spoiled).collect()
+        }
+        Signal::Traces => no_windows(signal),
     }
 }
 
@@ -117,7 +157,8 @@ fn odd_windows(signal: Signal) -> Vec<Window<'static>> {
             windows
         }
         Signal::Series => ODD_SERIES.iter().map(SeriesFixture::whole).collect(),
-        Signal::Groups | Signal::Traces => no_windows(signal),
+        Signal::Groups => ODD_GROUPS.iter().map(GroupFixture::whole).collect(),
+        Signal::Traces => no_windows(signal),
     }
 }
 
@@ -133,7 +174,7 @@ fn scores_of(detector: &mut dyn Detector, windows: &[Window<'_>]) -> Vec<Option<
     assert_eq!(scores.len(), windows.len(), "{}: one entry for each window", detector.name());
     for (score, window) in scores.iter().zip(windows).filter_map(|(score, window)| Some((score.as_ref()?, window))) {
         assert!(score.value.is_finite(), "{} scored {}", detector.name(), score.value);
-        let n_items = records_of(window).len();
+        let n_items = window.as_group().map_or_else(|| records_of(window).len(), |group| group.values.len());
         assert!(score.culprit < n_items, "{}: culprit {} of {n_items}", detector.name(), score.culprit);
     }
     scores

@@ -2,6 +2,7 @@
 //! [`crate::registry::REGISTRY`]; a test fails for a file that has no line there.
 
 pub mod attention_rnn;
+pub mod birch;
 pub mod common_kinds;
 pub mod count_vector;
 pub mod deeplog;

@@ -35,7 +35,7 @@ pub(super) fn of(window: &SeriesWindow<'_>, score: &Score, judged: Option<Judged
 }
 
 /// A number as a person reads it.
-pub(crate) fn brief(value: f64) -> String {
+fn brief(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if !(1e-3..1e9).contains(&size) => format!("{value:.3e}"),
