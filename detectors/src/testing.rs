@@ -1,4 +1,4 @@
-//! Sessions and series for tests and benches: template ids or a seed in, windows out.
+//! Sessions, series and instances for tests and benches: template ids or a seed in, windows out.
 
 use std::{
     f64::consts::TAU,
@@ -10,8 +10,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use faultline_core::{
-    Detector, GroupWindow, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow,
-    TemplateId, TemplateTexts, Window, WindowKey, WindowState,
+    Detector, GroupWindow, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow, TemplateId,
+    TemplateTexts, Window, WindowKey, WindowState,
 };
 
 static SERVICES: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("service")]);
@@ -186,52 +186,45 @@ impl SeriesFixture {
     }
 }
 
-/// The series of an instance, a row a minute: six columns that follow one load, each in its own measure, with noise of a
-/// fiftieth of their range.
+/// An instance, one row a minute: a load that processor and latency follow, memory that goes up and down within
+/// two hours, a few errors, and a number of threads that never changes.
 #[derive(Clone, Debug)]
 pub struct GroupFixture {
     /// Its key, in the stream `test`.
     pub key: WindowKey,
-    /// Names of the columns.
+    /// Names of its columns.
     pub columns: Vec<Arc<str>>,
     /// Number of its first step, counted from the epoch.
     pub first_step: i64,
     /// Row after row; not a number is a gap.
     pub values: Vec<f64>,
-    /// Whether each row is spoiled: two columns do not follow the load but are half their range off.
+    /// Whether the processor of each row is far beyond what its load explains; runs of ten rows.
     pub is_spoiled: Vec<bool>,
 }
 
 impl GroupFixture {
-    /// Columns.
-    pub const N_COLUMNS: usize = 6;
+    /// Nanoseconds of a step.
+    pub const STEP_NANOS: i64 = 60_000_000_000;
 
-    /// `n` rows, of which each in turn is spoiled with probability `share`.
+    /// `n_rows` rows, of which each run of ten is spoiled with probability `share`.
     #[must_use]
-    pub fn coupled(name: &str, seed: u64, first_step: i64, n: usize, share: f64) -> Self {
-        const SEASON: f64 = 144.0;
+    pub fn coupled(name: &str, seed: u64, first_step: i64, n_rows: usize, share: f64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let key = WindowKey { stream: Arc::from("test"), session: Arc::from(name) };
-        let columns = (0..Self::N_COLUMNS).map(|column| Arc::from(format!("column {column}"))).collect();
-        let (mut values, mut is_spoiled) = (Vec::with_capacity(n * Self::N_COLUMNS), Vec::with_capacity(n));
-        for step in (first_step..).take(n) {
-            let load = 0.5 + 0.5 * (TAU * step as f64 / SEASON).sin();
-            let spoiled = rng.random_bool(share).then(|| rng.random_range(0..Self::N_COLUMNS - 1));
-            for column in 0..Self::N_COLUMNS {
-                let share = if column % 2 == 0 { load } else { 1.0 - load };
-                let is_off = spoiled.is_some_and(|first| column == first || column == first + 1);
-                let off = if !is_off {
-                    0.0
-                } else if share < 0.5 {
-                    0.5
-                } else {
-                    -0.5
-                };
-                let noise = rng.random_range(-0.02..0.02);
-                let measure = 10f64.powi(2 * column as i32 - 3);
-                values.push(measure * (1.0 + share + off + noise));
+        let columns = ["load", "cpu", "latency", "memory", "errors", "threads"].map(Arc::from).to_vec();
+        let (mut values, mut is_spoiled) = (Vec::with_capacity(6 * n_rows), Vec::with_capacity(n_rows));
+        let mut has_run = false;
+        for (idx, step) in (first_step..).take(n_rows).enumerate() {
+            if idx % 10 == 0 {
+                has_run = rng.random_bool(share);
             }
-            is_spoiled.push(spoiled.is_some());
+            let mut noise = || (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
+            let load = 50.0 + 10.0 * noise();
+            let cpu = 2.0 * load + 2.0 * noise() + if has_run { 200.0 } else { 0.0 };
+            let (latency, memory) = (10.0 + 0.5 * load + noise(), 500.0 + 20.0 * (TAU * step as f64 / 120.0).sin());
+            let errors = (noise() - 1.5).max(0.0).ceil();
+            values.extend([load, cpu, latency, memory + noise(), errors, 64.0]);
+            is_spoiled.push(has_run);
         }
         Self { key, columns, first_step, values, is_spoiled }
     }
@@ -243,8 +236,8 @@ impl GroupFixture {
         Window::Group(GroupWindow {
             key: &self.key,
             columns: &self.columns,
-            start_unix_nano: (self.first_step + rows.start as i64) * SeriesFixture::STEP_NANOS,
-            step_nanos: SeriesFixture::STEP_NANOS,
+            start_unix_nano: (self.first_step + rows.start as i64) * Self::STEP_NANOS,
+            step_nanos: Self::STEP_NANOS,
             n_rows: rows.len(),
             values: &self.values[rows.start * n_columns..rows.end * n_columns],
             service: &SERVICES[0],

@@ -21,36 +21,10 @@ static SERIES: LazyLock<SeriesFixture> = LazyLock::new(|| SeriesFixture::seasona
 
 static LATER_SERIES: LazyLock<SeriesFixture> = LazyLock::new(|| SeriesFixture::seasonal("load", 2, 1400, 600, 0.02));
 
-static GROUP: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("host", 1, 0, 1400, 0.0));
+/// The same of an instance.
+static INSTANCE: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("a", 1, 0, 1500, 0.0));
 
-static LATER_GROUP: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("host", 2, 1400, 600, 0.02));
-
-static ODD_GROUPS: LazyLock<Vec<GroupFixture>> = LazyLock::new(|| {
-    let of = |name: &str, first_step: i64, row: [f64; GroupFixture::N_COLUMNS]| {
-        let values = row.repeat(200);
-        GroupFixture { values, ..GroupFixture::coupled(name, 3, first_step, 200, 0.0) }
-    };
-    let odd = [f64::NAN, f64::INFINITY, f64::MIN, f64::MAX, 0.0, 1e-310];
-    let mut wider = GroupFixture::coupled("host", 3, 2200, 50, 0.0);
-    wider.columns.push("one more".into());
-    wider.columns.push("another".into());
-    wider.values = vec![1.0; 50 * wider.columns.len()];
-    let mut other = GroupFixture::coupled("host", 3, 2300, 50, 0.0);
-    other.columns.reverse();
-    let none = GroupFixture { columns: Vec::new(), values: Vec::new(), ..GroupFixture::coupled("none", 3, 0, 9, 0.0) };
-    vec![
-        of("host", 1400, odd),
-        of("host", 1600, [f64::NAN; GroupFixture::N_COLUMNS]),
-        of("host", 1800, [0.0; GroupFixture::N_COLUMNS]),
-        GroupFixture::coupled("host", 3, 2000, 100, 0.5),
-        wider,
-        other,
-        of("host", 100_000_000, odd),
-        of("host", -100_000_000, odd),
-        of("unknown", 0, odd),
-        none,
-    ]
-});
+static LATER_INSTANCE: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("a", 2, 1500, 600, 0.1));
 
 static ODD_SESSIONS: LazyLock<[Session; 5]> = LazyLock::new(|| {
     [
@@ -80,6 +54,31 @@ static ODD_SERIES: LazyLock<Vec<SeriesFixture>> = LazyLock::new(|| {
     ]
 });
 
+static ODD_INSTANCES: LazyLock<Vec<GroupFixture>> = LazyLock::new(|| {
+    let of = |name: &str, first_step: i64, n_rows: usize, cell: fn(usize) -> f64| {
+        let usual = GroupFixture::coupled(name, 3, first_step, n_rows, 0.0);
+        GroupFixture { values: (0..usual.values.len()).map(cell).collect(), ..usual }
+    };
+    let bare = GroupFixture { columns: Vec::new(), values: Vec::new(), ..of("bare", 0, 3, |_| 0.0) };
+    let mut turned = GroupFixture::coupled("a", 4, 2300, 20, 0.0);
+    turned.columns.reverse();
+    let mut more = GroupFixture::coupled("a", 4, 2320, 20, 0.0);
+    (more.columns, more.is_spoiled) = ((0..30).map(|idx| format!("new {idx}").into()).collect(), vec![false; 4]);
+    vec![
+        of("a", 1500, 1, |_| 50.0),
+        of("a", 1501, 100, |_| f64::NAN),
+        of("a", 1601, 300, |idx| if idx % 2 == 0 { f64::MAX } else { f64::MIN }),
+        of("a", 1901, 4, |idx| [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1.0][idx % 4]),
+        of("a", 1905, 300, |_| 0.0),
+        turned,
+        more,
+        of("a", 100_000_000, 50, |_| 1.0),
+        of("a", -100_000_000, 50, |_| 1.0),
+        of("unknown", 1500, 50, |_| 1.0),
+        bare,
+    ]
+});
+
 /// Fitting may be slow, so each detector is fitted once; tests load what it wrote.
 static SNAPSHOTS: LazyLock<BTreeMap<&'static str, Vec<u8>>> = LazyLock::new(|| {
     REGISTRY.iter().map(|entry| (entry.name, fit(entry).snapshot().expect("a fitted model can be written"))).collect()
@@ -101,7 +100,7 @@ fn training_windows(signal: Signal) -> Vec<Window<'static>> {
     match signal {
         Signal::Logs => TRAINING.iter().map(Session::closed).collect(),
         Signal::Series => SERIES.pieces(100).collect(),
-        Signal::Groups => GROUP.pieces(100).collect(),
+        Signal::Groups => INSTANCE.pieces(100).collect(),
         Signal::Traces => no_windows(signal),
     }
 }
@@ -124,8 +123,8 @@ fn later_windows(signal: Signal) -> Vec<Window<'static>> {
             windows.extend((100..600).step_by(50).map(|start| LATER_SERIES.window(start..start + 50)));
         }
         Signal::Groups => {
-            windows.extend(LATER_GROUP.pieces(1).take(100));
-            windows.extend((100..600).step_by(50).map(|start| LATER_GROUP.window(start..start + 50)));
+            windows.extend(LATER_INSTANCE.pieces(1).take(100));
+            windows.extend((100..600).step_by(50).map(|start| LATER_INSTANCE.window(start..start + 50)));
         }
         Signal::Traces => no_windows(signal),
     }
@@ -141,8 +140,8 @@ fn labelled_windows(signal: Signal) -> Vec<(Window<'static>, bool)> {
             LATER_SERIES.pieces(10).zip(is_spoiled).collect()
         }
         Signal::Groups => {
-            let is_spoiled = LATER_GROUP.is_spoiled.chunks(10).map(|is_spoiled| is_spoiled.contains(&true));
-            LATER_GROUP.pieces(10).zip(is_spoiled).collect()
+            let is_spoiled = LATER_INSTANCE.is_spoiled.chunks(10).map(|is_spoiled| is_spoiled.contains(&true));
+            LATER_INSTANCE.pieces(10).zip(is_spoiled).collect()
         }
         Signal::Traces => no_windows(signal),
     }
@@ -157,7 +156,7 @@ fn odd_windows(signal: Signal) -> Vec<Window<'static>> {
             windows
         }
         Signal::Series => ODD_SERIES.iter().map(SeriesFixture::whole).collect(),
-        Signal::Groups => ODD_GROUPS.iter().map(GroupFixture::whole).collect(),
+        Signal::Groups => ODD_INSTANCES.iter().map(GroupFixture::whole).collect(),
         Signal::Traces => no_windows(signal),
     }
 }

@@ -13,8 +13,14 @@ const MIN_ROWS: u32 = 60;
 /// Share of the weight of all clusters from which on one is normal, and the rows it takes at least.
 const NORMAL: (f64, f64) = (1.0 / 200.0, 3.0);
 
+/// Thresholds beyond a cluster from which on a row is abnormal, and the weight of such a row; others have a weight of 1.
+const ABNORMAL: (f64, f64) = (1.0, 0.1);
+
 /// Weight below which a cluster is forgotten.
-const FORGOTTEN: f64 = 0.1;
+const FORGOTTEN: f64 = 0.02;
+
+/// Weight below which a cluster gives way to another.
+const ABNORMAL_ONLY: f64 = 0.5;
 
 /// Times its range that a column grows by a row, once it is warm: an outlier is not to hide the next.
 const GROWTH: f64 = 0.1;
@@ -137,7 +143,8 @@ impl Clusters {
             }
         }
         self.age(memory_rows);
-        self.learn();
+        let is_abnormal = judged.is_some_and(|judged| judged.beyond > ABNORMAL.0);
+        self.learn(if is_abnormal { ABNORMAL.1 } else { 1.0 });
         self.n_rows = self.n_rows.saturating_add(1);
         judged
     }
@@ -216,28 +223,37 @@ impl Clusters {
     }
 
     /// The row joins the nearest cluster or founds one.
-    fn learn(&mut self) {
+    fn learn(&mut self, row_weight: f64) {
         let nearest = self.nearest(|_| true);
         let n_columns = self.columns.len();
         if let Some((idx, distance)) = nearest {
             let Feature { weight, spread } = self.features[idx];
-            let share = 1.0 / (weight + 1.0);
+            let share = row_weight / (weight + row_weight);
             // The radius of the cluster with the row in it: equation 2 of BIRCH, by weights.
             let merged = (1.0 - share) * (spread + share * distance);
             let centre = &mut self.centres[idx * n_columns..(idx + 1) * n_columns];
             self.row.iter_mut().zip(&*centre).filter(|(own, _)| own.is_nan()).for_each(|(own, centre)| *own = *centre);
             if merged <= self.threshold.powi(2) && distance <= (2.0 * self.threshold).powi(2) {
                 centre.iter_mut().zip(&self.row).for_each(|(centre, own)| *centre += share * (own - *centre));
-                self.features[idx] = Feature { weight: weight + 1.0, spread: merged };
+                self.features[idx] = Feature { weight: weight + row_weight, spread: merged };
                 return;
             }
         }
         if self.features.len() == MAX_CLUSTERS {
-            self.join_nearest();
+            self.make_room();
         }
-        self.features.push(Feature { weight: 1.0, spread: 0.0 });
+        self.features.push(Feature { weight: row_weight, spread: 0.0 });
         // What no cluster knows either has no value yet, and gets that of its first.
         self.centres.extend(self.row.iter().map(|value| if value.is_nan() { 0.0 } else { *value }));
+    }
+
+    /// Drops the lightest cluster, if only abnormal rows made it; joins two where all are more than that.
+    fn make_room(&mut self) {
+        let weights = self.features.iter().map(|feature| feature.weight).enumerate();
+        match weights.min_by(|one, other| one.1.total_cmp(&other.1)) {
+            Some((lightest, weight)) if weight < ABNORMAL_ONLY => self.remove(lightest),
+            _ => self.join_nearest(),
+        }
     }
 
     /// Makes one of the two clusters that are nearest to each other; their distance is the new threshold if it is larger.
