@@ -5,12 +5,15 @@
 //! scored and the labels looked at.
 
 mod chronological;
+mod figures;
 mod hadoop;
 mod lines;
 mod openstack;
 mod parsing;
+mod points;
 mod raw;
 mod report;
+mod series;
 mod sessions;
 mod tracebench;
 mod windows;
@@ -92,6 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "openstack" => openstack::openstack(args, &mut push)?,
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
         "tracebench" => tracebench::tracebench(args, &mut push)?,
+        "aiops" | "wsd" | "donut" => series::series(args, info, &mut push)?,
         other => {
             let message = format!(
                 "protocol {other} is planned but not part of this version; `faultline eval --list` shows which are"
