@@ -8,6 +8,8 @@ mod chronological;
 mod figures;
 mod hadoop;
 mod lines;
+mod machines;
+mod nab;
 mod openstack;
 mod parsing;
 mod points;
@@ -15,6 +17,7 @@ mod raw;
 mod report;
 mod series;
 mod sessions;
+mod traceanomaly;
 mod tracebench;
 mod windows;
 
@@ -74,7 +77,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let info = known(args.protocol.as_deref().unwrap_or_default())?;
     for name in &args.detector {
-        if name != "default" && name != sessions::FLAG_ALL && !name.contains('|') {
+        let is_baseline = name == sessions::FLAG_ALL || name.contains('|') || traceanomaly::has_method(name);
+        if name != "default" && !is_baseline {
             faultline_detectors::entry(name)?;
         }
     }
@@ -96,6 +100,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
         "tracebench" => tracebench::tracebench(args, &mut push)?,
         "aiops" | "wsd" | "donut" => series::series(args, info, &mut push)?,
+        "smd" | "asd" => machines::machines(args, info, &mut push)?,
+        "nab" => nab::nab(args, info, &mut push)?,
+        "traceanomaly" => traceanomaly::traceanomaly(args, info, &mut push)?,
         other => {
             let message = format!(
                 "protocol {other} is planned but not part of this version; `faultline eval --list` shows which are"
