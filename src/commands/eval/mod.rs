@@ -56,7 +56,7 @@ pub struct Args {
     /// Show every protocol and what it needs.
     #[arg(long)]
     list: bool,
-    /// Run nothing; print the rows that `--json` has written to these files as the Markdown of docs/results-logs.md.
+    /// Run nothing; print the rows that `--json` has written to these files as Markdown.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["protocol", "list", "json"])]
     render: Vec<PathBuf>,
     /// Seeds for detectors with randomness in them.
