@@ -88,8 +88,8 @@ profile. NAB's own is the best for all files with sight of their labels, as in t
 be a step apart, as the clocks of some files go back.";
 
 pub(crate) const MACHINES: &str = "\
-The training part has no labels. A detector that does not warm up by itself is fitted on its first 60 % and calibrated on the rest; the threshold is the \
-score with p <= 1e-3. `oracle` thresholds are chosen on the test part, for each machine. Rows called `over metrics` are of a detector of single series: the \
+The training part has no labels. A detector that calibrates itself is fitted on all of it; another is replayed over it or, where it does not warm up \
+by itself, fitted on its first 60 %, and calibrated on what it says about the rest. The threshold is the score with p <= 1e-3. `oracle` thresholds are chosen on the test part, for each machine. Rows called `over metrics` are of a detector of single series: the \
 largest surprise, -ln p, of all metrics of a row counts. The files have no times; rows are taken to be 60 s apart, which is all that a day of a \
 machine means here. VUS-PR has buffers of up to 100 rows.";
 

@@ -2,7 +2,8 @@
 //!
 //! What `aiops`, `wsd`, `donut`, `nab`, `smd` and `asd` share. A detector that can be fitted on nothing warms up by itself:
 //! it is replayed from the first row on. Another is fitted on the first [`FIT_SHARE`] of the training part, as one window, and
-//! replayed from there. What it says about the rest of the training part fixes its threshold. No label comes in here.
+//! replayed from there. What it says about the rest of the training part fixes its threshold. A detector of groups that
+//! calibrates itself is fitted on all of the training part. No label comes in here.
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
@@ -195,6 +196,10 @@ type Fitted = (Box<dyn Detector>, usize);
 
 fn fitted(entry: &Entry, seed: u64, rows: &Rows<'_>, n_train: usize) -> Result<Option<Fitted>, DetectorError> {
     let config = entry.default_config();
+    // Nothing has to be held out for its threshold. A series is replayed all the same, so that there is a labelled one.
+    if is_self_calibrated(entry) && entry.signal == Signal::Groups && n_train > 0 {
+        return entry.fit(&config, &[rows.window(0..n_train)], seed).map(|detector| Some((detector, n_train)));
+    }
     match entry.fit(&config, &[], seed) {
         Err(DetectorError::Fit { .. }) => {}
         fitted => return fitted.map(|detector| Some((detector, 0))),
