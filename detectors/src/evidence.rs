@@ -67,7 +67,11 @@ pub(crate) fn brief(value: f64) -> String {
 pub(crate) fn clock(unix_nano: i64) -> String {
     let seconds = unix_nano.div_euclid(1_000_000_000).rem_euclid(86_400);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if seconds == 0 { format!("{hours:02}:{minutes:02} UTC") } else { format!("{hours:02}:{minutes:02}:{seconds:02} UTC") }
+    if seconds == 0 {
+        format!("{hours:02}:{minutes:02} UTC")
+    } else {
+        format!("{hours:02}:{minutes:02}:{seconds:02} UTC")
+    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use faultline_core::{
-    Detector, GroupWindow, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow, TemplateId,
-    TemplateTexts, Window, WindowKey, WindowState,
+    Detector, GroupWindow, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow,
+    TemplateId, TemplateTexts, Window, WindowKey, WindowState,
 };
 
 static SERVICES: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("service")]);

@@ -251,12 +251,12 @@ impl Correlations {
     fn peak(&self) -> Option<usize> {
         let mut least = f64::INFINITY;
         let mut peaks = [f64::NEG_INFINITY; MAX_BLOCKS / SEASONS + 1];
-        for lag in 1..self.max_lag {
+        for (lag, peak) in peaks.iter_mut().enumerate().take(self.max_lag).skip(1) {
             let own = self.at[lag];
             least = least.min(own);
             let is_top = own >= self.at[lag - 1] && own >= self.at[lag + 1];
             if lag >= MIN_LAG && is_top && own >= FOUND && own - least >= RISE {
-                peaks[lag] = own;
+                *peak = own;
             }
         }
         let highest = peaks.iter().copied().fold(f64::NEG_INFINITY, f64::max);
