@@ -1,4 +1,4 @@
-//! Robust z-score: how many deviations a point is from the median of its series' last days.
+//! Robust z-score: how many deviations a point is from the median of its series' last months.
 //!
 //! Station 7. Iglewicz and Hoaglin, "How to Detect and Handle Outliers", ASQC Basic References in Quality Control 16, 1993
 //! (the modified z-score): |x − median| / (1.4826 MAD), MAD the median of the distances from the median. Both stand still
@@ -14,8 +14,8 @@
 //! 2 KiB a series.
 //!
 //! When it fails: it knows no season, so on a strongly seasonal series only what leaves the range of whole days is far off.
-//! A new level is abnormal until half of the sample is of it, for weeks in an old series. Where more than half of the sample is one value
-//! the MAD is 0; the largest distance in the sample stands for it, so of a sparse series only what is larger than before is
+//! A new level is abnormal until half of the sample is of it, for weeks in an old series. Where more than half of the sample
+//! is one value the MAD is 0; the largest distance in the sample stands for it, so of a sparse series only what is larger than before is
 //! far off; and where fewer than twelve points differ from the median, nothing is.
 
 use faultline_core::{DetectorError, Signal, Window};
@@ -31,7 +31,7 @@ pub struct RobustZ;
 
 impl Algorithm for RobustZ {
     const NAME: &'static str = "robust-z";
-    const SUMMARY: &'static str = "a point of a series that is many deviations from the median of its last days";
+    const SUMMARY: &'static str = "a point of a series that is many deviations from the median of its last months";
     const PAPER: &'static str = "Iglewicz, Hoaglin: How to Detect and Handle Outliers, ASQC 1993";
     const SIGNAL: Signal = Signal::Series;
     const PUBLISHED_THRESHOLD: Option<f64> = Some(3.5);
