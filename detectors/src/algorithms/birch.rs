@@ -19,8 +19,9 @@
 //! Differences from the paper, of which not all details are public: a flat list of at most 64 clusters instead of a tree; when
 //! it is full the threshold grows to the distance of the two nearest clusters, which are joined, as in BIRCH when it rebuilds; a
 //! row must also be within two thresholds of its cluster, since a heavy cluster's radius takes no notice of one row; a cluster
-//! counts as normal once it holds a two-hundredth of the weight, and what is abnormal enters at a tenth of a row, so that an anomaly
-//! that lasts is normal after hundreds of rows, not from its second on. The paper fits on a normal phase and then only predicts; here it goes on, and ageing forgets.
+//! counts as normal once it holds a two-hundredth of the weight, and what is abnormal enters at a tenth of a row, so that an
+//! anomaly that lasts is normal after hundreds of rows, not from its second on. The paper fits on a normal phase and then only
+//! predicts; here it goes on, and ageing forgets.
 
 mod clusters;
 

@@ -10,6 +10,9 @@ const MAX_CLUSTERS: usize = 64;
 /// Rows before anything is judged.
 const MIN_ROWS: u32 = 60;
 
+/// Rows before any counts as abnormal: until then clusters and their threshold take the shape of the instance.
+const SETTLED: u32 = 500;
+
 /// Share of the weight of all clusters from which on one is normal, and the rows it takes at least.
 const NORMAL: (f64, f64) = (1.0 / 200.0, 3.0);
 
@@ -143,7 +146,7 @@ impl Clusters {
             }
         }
         self.age(memory_rows);
-        let is_abnormal = judged.is_some_and(|judged| judged.beyond > ABNORMAL.0);
+        let is_abnormal = self.n_rows >= SETTLED && judged.is_some_and(|judged| judged.beyond > ABNORMAL.0);
         self.learn(if is_abnormal { ABNORMAL.1 } else { 1.0 });
         self.n_rows = self.n_rows.saturating_add(1);
         judged

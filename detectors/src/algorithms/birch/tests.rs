@@ -1,4 +1,8 @@
+use std::{f64::consts::TAU, sync::Arc};
+
 use faultline_core::{Detector, Window};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::{Birch, Config, Model};
 use crate::{
@@ -6,18 +10,46 @@ use crate::{
     testing::{GroupFixture, score_all},
 };
 
-const N_COLUMNS: usize = GroupFixture::N_COLUMNS;
+const N_COLUMNS: usize = 6;
+
+/// The measure of a column: each in another power of ten.
+fn measure(column: usize) -> f64 {
+    10f64.powi(2 * column as i32 - 3)
+}
+
+/// Columns that follow one load of a season of 144 rows, up or down, with noise of a fiftieth of their range. In a spoiled row two
+/// of them are half their range off.
+fn coupled(name: &str, seed: u64, first_step: i64, n_rows: usize, share: f64) -> GroupFixture {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let columns: Vec<Arc<str>> = (0..N_COLUMNS).map(|column| Arc::from(format!("column {column}"))).collect();
+    let (mut values, mut is_spoiled) = (Vec::new(), Vec::new());
+    for step in (first_step..).take(n_rows) {
+        let load = 0.5 + 0.5 * (TAU * step as f64 / 144.0).sin();
+        let spoiled = if rng.random_bool(share) { Some(rng.random_range(0..N_COLUMNS - 1)) } else { None };
+        for column in 0..N_COLUMNS {
+            let follows = if column % 2 == 0 { load } else { 1.0 - load };
+            let off = match spoiled {
+                Some(first) if column == first || column == first + 1 => 0.5 * (0.5 - follows).signum(),
+                _ => 0.0,
+            };
+            let noise: f64 = rng.random_range(-0.02..0.02);
+            values.push(measure(column) * (1.0 + follows + off + noise));
+        }
+        is_spoiled.push(spoiled.is_some());
+    }
+    GroupFixture { columns, values, is_spoiled, ..GroupFixture::coupled(name, seed, first_step, 0, 0.0) }
+}
 
 fn fit(config: &Config, training: &GroupFixture) -> Model {
     Birch::fit(config, &training.pieces(100).collect::<Vec<_>>(), 0).expect("it fits")
 }
 
 fn trained() -> Model {
-    fit(&Config::default(), &GroupFixture::coupled("host", 1, 0, 2000, 0.0))
+    fit(&Config::default(), &coupled("host", 1, 0, 2000, 0.0))
 }
 
 fn later(share: f64) -> GroupFixture {
-    GroupFixture::coupled("host", 2, 2000, 1000, share)
+    coupled("host", 2, 2000, 1000, share)
 }
 
 /// A score for each row, row by row.
@@ -27,7 +59,7 @@ fn scores(model: &mut Model, group: &GroupFixture) -> Vec<Option<f64>> {
 }
 
 fn same(n: usize, row: [f64; N_COLUMNS], name: &str) -> GroupFixture {
-    GroupFixture { values: row.repeat(n), ..GroupFixture::coupled(name, 1, 2000, n, 0.0) }
+    GroupFixture { values: row.repeat(n), ..coupled(name, 1, 2000, n, 0.0) }
 }
 
 #[test]
@@ -73,7 +105,7 @@ fn a_constant_instance_and_the_first_rows_are_silent() {
 #[test]
 fn a_state_that_lasts_becomes_normal_and_one_row_does_not() {
     let mut model = trained();
-    let strange: [f64; N_COLUMNS] = std::array::from_fn(|column| 10f64.powi(2 * column as i32 - 3) * 1.9);
+    let strange: [f64; N_COLUMNS] = std::array::from_fn(|column| 1.9 * measure(column));
     let strange = scores(&mut model, &same(300, strange, "host"));
     assert!(strange[..5].iter().all(|score| score.is_some_and(|score| score > 1.0)), "{:?}", &strange[..5]);
     assert!(strange[299].is_some_and(|score| score < 0.5), "{:?}", strange[299]);
@@ -82,7 +114,7 @@ fn a_state_that_lasts_becomes_normal_and_one_row_does_not() {
 #[test]
 fn clusters_and_instances_are_bounded() {
     let noise: Vec<f64> = (0..3000 * N_COLUMNS).map(|idx| ((idx * idx * 7919) % 104_729) as f64).collect();
-    let wild = GroupFixture { values: noise, ..GroupFixture::coupled("wild", 1, 0, 3000, 0.0) };
+    let wild = GroupFixture { values: noise, ..coupled("wild", 1, 0, 3000, 0.0) };
     let model = fit(&Config { max_instances: 2, ..Config::default() }, &wild);
     let n_bytes = model.snapshot().expect("written").len();
     assert!((3000..64 * (N_COLUMNS + 2) * 8 + 400).contains(&n_bytes), "{n_bytes} bytes");
@@ -101,7 +133,7 @@ fn gaps_new_columns_and_bad_values_do_no_harm() {
     group.values.iter_mut().step_by(7).for_each(|value| *value = f64::NAN);
     let with_gaps = scores(&mut model, &group);
     assert!(with_gaps.iter().all(|score| score.is_some_and(|score| score < 2.0)), "{with_gaps:?}");
-    let mut wider = GroupFixture::coupled("host", 3, 3000, 500, 0.0);
+    let mut wider = coupled("host", 3, 3000, 500, 0.0);
     wider.columns.push("one more".into());
     let with_new = wider.values.chunks(N_COLUMNS).zip(0..);
     wider.values = with_new.flat_map(|(row, idx)| [row, &[f64::from(idx % 5)]].concat()).collect();
