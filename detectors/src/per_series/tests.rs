@@ -91,7 +91,7 @@ fn takes_whatever_comes<A: Algorithm<Config = Config>>() {
     let mut points = noisy(2, 2000);
     points[10..40].fill(f64::NAN);
     (points[50], points[51], points[52]) = (f64::INFINITY, f64::NEG_INFINITY, f64::NAN);
-    (points[60], points[61], points[62]) = (f64::MAX, f64::MIN, 1e-310);
+    (points[440], points[441], points[442]) = (f64::MAX, f64::MIN, 1e-310);
     points[70..400].iter_mut().step_by(2).for_each(|point| *point = f64::NAN);
     let later = SeriesFixture { first_step: 500, ..series("load", points) };
     let scores = scores(&mut model, &later);
@@ -99,7 +99,7 @@ fn takes_whatever_comes<A: Algorithm<Config = Config>>() {
     for (score, point) in scores.iter().zip(&later.points) {
         assert!(score.is_none() || point.is_finite(), "{}: {point} scores {score:?}", A::NAME);
     }
-    assert!(scores[60].is_some_and(|score| score > 1e3), "{}: {:?}", A::NAME, scores[60]);
+    assert!(scores[440].is_some_and(|score| score > 1e3), "{}: {:?}", A::NAME, scores[440]);
     for first_step in [i64::MAX / MINUTE - 300, i64::MIN / MINUTE, 0, 5] {
         let odd = SeriesFixture { first_step, ..series("load", noisy(3, 200)) };
         let scores = score_all(&mut model, &odd.pieces(50).collect::<Vec<_>>());
