@@ -9,6 +9,8 @@ pub mod donut;
 pub mod ensemble;
 pub mod length;
 pub mod logsed;
+pub mod mahalanobis;
 pub mod new_template;
 pub mod ngram;
+pub mod profile_forecast;
 pub mod severe_incident;
