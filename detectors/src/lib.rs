@@ -29,6 +29,7 @@ mod language;
 mod ledger;
 pub mod lifecycle;
 pub mod model;
+mod per_series;
 mod ranges;
 pub mod registry;
 pub mod series;

@@ -19,9 +19,14 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::deeplog::DeepLog>(),
     Entry::of::<algorithms::attention_rnn::AttentionRnn>(),
     Entry::of::<algorithms::ensemble::Ensemble>(),
+    Entry::of::<algorithms::robust_z::RobustZ>(),
+    Entry::of::<algorithms::moving_average::MovingAverage>(),
+    Entry::of::<algorithms::holt_winters::HoltWinters>(),
+    Entry::of::<algorithms::birch::Birch>(),
     Entry::of::<algorithms::profile_forecast::ProfileForecast>(),
     Entry::of::<algorithms::mahalanobis::Mahalanobis>(),
     Entry::of::<algorithms::donut::Donut>(),
+    Entry::of::<algorithms::robust_pca::RobustPca>(),
 ];
 
 /// The entry called `name`.
