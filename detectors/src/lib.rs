@@ -34,6 +34,7 @@ mod ranges;
 pub mod registry;
 pub mod series;
 pub mod snapshot;
+pub mod surprise;
 pub mod testing;
 pub mod traces;
 pub mod windowing;

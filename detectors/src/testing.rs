@@ -211,7 +211,7 @@ impl GroupFixture {
     pub fn coupled(name: &str, seed: u64, first_step: i64, n_rows: usize, share: f64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let key = WindowKey { stream: Arc::from("test"), session: Arc::from(name) };
-        let columns = ["load", "cpu", "latency", "memory", "errors", "threads"].map(Arc::from).to_vec();
+        let columns = ["load", "cpu", "latency", "memory", "errors", "threads"].map(Arc::<str>::from).to_vec();
         let (mut values, mut is_spoiled) = (Vec::with_capacity(6 * n_rows), Vec::with_capacity(n_rows));
         let mut has_run = false;
         for (idx, step) in (first_step..).take(n_rows).enumerate() {

@@ -28,8 +28,8 @@ const CONTAMINATION: f64 = 0.05;
 const DEFAULT: &str = "default";
 
 /// Whether the scores of a detector are surprises in nats whatever was seen in training: p = exp(−score).
-fn is_self_calibrated(_entry: &Entry) -> bool {
-    false
+fn is_self_calibrated(entry: &Entry) -> bool {
+    entry.is_self_calibrated
 }
 
 /// The points of a series, or those of all metrics of a machine side by side.
