@@ -125,6 +125,10 @@ impl Algorithm for RobustPca {
         for instance in state.instances.values_mut() {
             instance.fit(config);
         }
+        if state.n_rows == 0 {
+            let reason = "there is no row of any instance".to_owned();
+            return Err(DetectorError::Fit { detector: Self::NAME.to_owned(), reason });
+        }
         let version = snapshot::version_of(Self::NAME, &state)?;
         Ok(Model { config: config.clone(), version, state })
     }

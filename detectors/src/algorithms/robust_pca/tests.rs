@@ -81,8 +81,10 @@ fn a_metric_that_leaves_the_others_is_named_although_the_warm_up_had_failures() 
 #[test]
 fn an_instance_warms_up_by_itself_and_is_fitted_anew() {
     let (first, later) = (rows(1, 300), rows(5, 50));
-    let mut model =
-        RobustPca::fit(&Config { refit_rows: 64, ..Config::default() }, &[], 0).expect("no rows are needed");
+    let key = WindowKey { stream: Arc::from("cart"), session: Arc::from("another") };
+    let another = Rows { key, ..rows(1, 20) };
+    let config = Config { refit_rows: 64, ..Config::default() };
+    let mut model = RobustPca::fit(&config, &[another.window(0, 20)], 0).expect("there is an instance");
     for (idx, window) in first.each().into_iter().enumerate() {
         let score = score_all(&mut model, &[window])[0];
         assert_eq!(score.is_some(), idx >= 256, "row {idx}");
@@ -113,13 +115,16 @@ fn gaps_and_strange_values_are_harmless() {
 #[test]
 fn instances_are_bounded_and_keys_are_checked() {
     let config = Config { max_instances: 2, ..Config::default() };
-    let mut model = RobustPca::fit(&config, &[], 0).expect("no rows are needed");
-    for name in ["a", "b", "a", "c"] {
+    let key = WindowKey { stream: Arc::from("cart"), session: Arc::from("a") };
+    let first = Rows { key, ..rows(1, 20) };
+    let mut model = RobustPca::fit(&config, &[first.window(0, 20)], 0).expect("there is an instance");
+    for name in ["b", "a", "c"] {
         let key = WindowKey { stream: Arc::from("cart"), session: Arc::from(name) };
         model.learn(&[Rows { key, ..rows(1, 20) }.window(0, 20)]);
     }
     let names: Vec<&String> = model.state.instances.keys().collect();
     assert_eq!(names, ["cart/a", "cart/c"], "b has been silent for longest");
+    assert!(RobustPca::fit(&config, &[], 0).is_err(), "nothing to fit on");
     let refused = RobustPca::fit(&Config { min_rows: 3000, ..Config::default() }, &[], 0).expect_err("too many");
     assert!(refused.to_string().contains("`min_rows`"), "{refused}");
     assert!(RobustPca::load(&Config::default(), b"{}").is_err());
