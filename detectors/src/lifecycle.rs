@@ -363,7 +363,7 @@ impl Monitor {
         self.models().iter().map(|model| model.artifact(parser_snapshot_id)).collect()
     }
 
-    /// Whether one of its detectors reads [`LogWindow::numbers`]: only then are they worth keeping.
+    /// Whether one of its detectors reads `LogWindow::numbers`: only then are they worth keeping.
     #[must_use]
     pub fn reads_numbers(&self) -> bool {
         let reads = |(name, own): (&String, &Value)| entry(name).is_ok_and(|entry| entry.reads_numbers(own));

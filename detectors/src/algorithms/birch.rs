@@ -4,7 +4,7 @@
 //! Distance-Based Online Clustering", CLOUD 2018, on the cluster features of Zhang, Ramakrishnan, Livny, "BIRCH: An
 //! Efficient Data Clustering Method for Very Large Databases", SIGMOD 1996. Rows are scaled by the lowest and highest of each
 //! column; a row joins the nearest cluster where its radius then stays within a threshold, or founds one; clusters age
-//! ([`clusters`]).
+//! (`clusters`).
 //!
 //! The score is how far beyond the radius of the nearest cluster a row is, in units of the threshold: below 0 is within. Distances
 //! are root mean squares over the columns that are known, so the number of columns does not matter. Of a window with

@@ -6,9 +6,9 @@
 //! teaches no more than two scales, after Gelper, Fried, Croux, "Robust Forecasting with Exponential and Holt-Winters
 //! Smoothing", Journal of Forecasting 29(3), 2010, so that an anomaly hardly moves the forecast.
 //!
-//! The season is found, not configured: [`blocks`] keeps the means of the last days and looks for the lag at which they agree
-//! with themselves; [`season`] is the profile. Where there is none this is plain double exponential smoothing. The
-//! score is the distance from the forecast in units of what is usual ([`Scale`]).
+//! The season is found, not configured: `blocks` keeps the means of the last days and looks for the lag at which they agree
+//! with themselves; `season` is the profile. Where there is none this is plain double exponential smoothing. The
+//! score is the distance from the forecast in units of what is usual (`Scale`).
 //!
 //! Cost: some 30 operations a point; 34,000 multiply-adds whenever the blocks are full (every 160 of them). Memory: 2 KiB a
 //! series.

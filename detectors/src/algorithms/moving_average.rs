@@ -7,7 +7,7 @@
 //!
 //! The mean is of the last eleven points there are; gaps are not points. After a gap longer than eleven steps it begins
 //! anew. What is usual: the mean distance of the last thousand points, with floors for constant and sparse series
-//! ([`Scale`]).
+//! (`Scale`).
 //!
 //! Cost: eleven additions a point. Memory: 160 bytes a series.
 //!
