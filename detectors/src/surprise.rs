@@ -4,7 +4,7 @@
 //! Such a detector measures each series against that series' own noise and decides by one constant threshold in that unit. A
 //! global calibration cannot help it: the anomaly rate of a series is anything from .05 to 8 % of its points, and a tail
 //! fitted on that hides the anomalies of busy series and flags quiet ones. So the mapping from its figure to nats is fixed,
-//! measured once on 60 series of public data (AIOps 2018, WSD; 5.6 million points), with x = figure / threshold:
+//! measured once, by a script, on 60 series of public data (AIOps 2018, WSD; 5.6 million points), with x = figure / threshold:
 //!
 //! - an alert: ln 25,000 + 3.3 ln x. At the threshold p is 4e-5: between what noise gives that is normal (1e-5) and that
 //!   is Laplacian (4e-3), and small enough for a lone alert of one series to be a discovery at the default rate (`discovery`

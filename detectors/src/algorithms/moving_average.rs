@@ -3,7 +3,7 @@
 //! Station 7. Basseville and Nikiforov, "Detection of Abrupt Changes: Theory and Application", Prentice Hall 1993, section 2.1
 //! (finite moving average charts). It is the floor that a deep model has to beat where the beginning of an anomaly counts:
 //! on AIOps 2018 the macro mean F1 of the bare distance with a delay of seven points is .817, on WSD .800, by the best
-//! threshold for each series.
+//! threshold for each series (by a script). A Python model of this detector is below that: .759 where the floor is .811, on 20 of the series.
 //!
 //! The mean is of the last eleven points there are; gaps are not points. After a gap longer than eleven steps it begins
 //! anew. What is usual: the mean distance of the last thousand points, with floors for constant and sparse series

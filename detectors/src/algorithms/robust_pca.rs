@@ -1,6 +1,6 @@
 //! Robust PCA: the metrics of an instance move together; a value that is off the plane they move in is abnormal.
 //!
-//! Station 7. Jin, Lv, Zhu, Wen, Zhong, Zhao, Zhu, Ren, Wu and Lin, "An anomaly detection algorithm for microservice architecture
+//! Station 7. Jin et al., "An anomaly detection algorithm for microservice architecture
 //! based on robust principal component analysis", IEEE Access 2020, on the pursuit of Candès et al. (`pcp`). Rows are steps of time, columns the
 //! metrics of one instance, each less its median and in units of its interquartile range. The pursuit takes the rows of the
 //! warm-up apart, M = L + S: few directions span L, and what failed meanwhile is in S instead of in the directions. Between
@@ -11,7 +11,7 @@
 //! culprit, as |S| names it in the paper. Of a window with several rows the worst counts.
 //!
 //! Cost: a product of columns × rank for each row and each column left out; a pursuit every `refit_rows` rows that an instance has
-//! brought (2 s for 2,000 × 500, 10 ms for 1,000 × 40). Memory: `max_rows` × columns × 4 bytes an instance.
+//! brought (2 s for 2,000 × 500 on one core, `benches/robust_pca.rs`). Memory: `max_rows` × columns × 4 bytes an instance.
 //!
 //! When it fails: on failures that move all metrics the way they always move together, as a surge of load does; on metrics
 //! that were constant in the warm-up (they are left out); and while an instance has brought fewer than `min_rows` rows.

@@ -3,7 +3,8 @@
 //! Station 7. Iglewicz and Hoaglin, "How to Detect and Handle Outliers", ASQC Basic References in Quality Control 16, 1993
 //! (the modified z-score): |x − median| / (1.4826 MAD), MAD the median of the distances from the median. Both stand still
 //! until half of what they are taken from is abnormal. With the median of the whole first half of each series it is the floor
-//! that a deep model has to beat on single points: on AIOps 2018 a macro mean F1 of .389 by the best threshold for each series.
+//! that a deep model has to beat on single points: on AIOps 2018 a macro mean F1 of .389 by the best threshold for each series (by a
+//! script). A Python model of this detector is below that: .346 where the floor is .378, on 20 of the series.
 //!
 //! Recent history is a sample of at most 240 points: all at first; each time it is full every second goes and from then on
 //! half as many enter, until it spans ninety days (one point in 1024 at a step of a minute). Then the oldest leaves. Which point
