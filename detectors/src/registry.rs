@@ -20,6 +20,8 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::attention_rnn::AttentionRnn>(),
     Entry::of::<algorithms::ensemble::Ensemble>(),
     Entry::of::<algorithms::donut::Donut>(),
+    Entry::of::<algorithms::trace_vector::TraceVector>(),
+    Entry::of::<algorithms::service_latency::ServiceLatency>(),
 ];
 
 /// The entry called `name`.

@@ -11,4 +11,6 @@ pub mod length;
 pub mod logsed;
 pub mod new_template;
 pub mod ngram;
+pub mod service_latency;
 pub mod severe_incident;
+pub mod trace_vector;
