@@ -115,8 +115,10 @@ impl Measure {
             return false;
         }
         self.shape.measure(trace);
-        let root = trace.spans.iter().position(|span| span.parent().is_none() && !span.is_orphan);
-        self.root = self.shape.paths[root.unwrap_or(0)];
+        // Of several roots the same one, whichever began first; orphans count where there is no other.
+        let paths = trace.spans.iter().zip(&self.shape.paths).filter(|(span, _)| span.parent().is_none());
+        let root = paths.min_by_key(|(span, path)| (span.is_orphan, **path));
+        self.root = root.map_or(0, |(_, path)| *path);
         self.times = self.shape.vector(trace);
         self.paths.clear();
         self.paths.extend(self.times.iter().map(|time| time.path));

@@ -82,7 +82,11 @@ fn failures_in_training_do_not_become_normal() {
     assert!(share_below(&kinds, value(&kinds, &[1], &[21.5])) > 0.98, "it still breaks off");
     assert!(share_below(&kinds, value(&kinds, &[1, 2], &[1100.0, 1000.0])) >= 1.0, "it is still slow");
     assert!(value(&kinds, &[1, 2], &[1100.0, 1000.0]) > 900.0);
-    assert_eq!(value(&fit(&plain(), &traces), &[1, 2], &[1100.0, 1000.0]), 0.0, "the longest of training learn what is slow");
+    assert_eq!(
+        value(&fit(&plain(), &traces), &[1, 2], &[1100.0, 1000.0]),
+        0.0,
+        "the longest of training learn what is slow"
+    );
     let without_slow = [&traces[..2000], &traces[2010..]].concat();
     let naive = fit(&plain(), &without_slow);
     assert!(share_below(&naive, value(&naive, &[1], &[21.5])) < 0.9, "and what breaks off");
