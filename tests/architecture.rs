@@ -22,6 +22,7 @@ const ONE_HOME: &[(&str, &str)] = &[
     ("parquet", "faultline-store"),
     ("rusqlite", "faultline-store"),
     ("burn", "faultline-detectors"),
+    ("faer", "faultline-detectors"),
     ("utoipa", "faultline-api"),
 ];
 

@@ -174,6 +174,9 @@ const HADOOP: &[Published] = &[
 
 const OPENSTACK: &[Published] = &[f1("DeepLog", 0.98, "Du et al. 2017")];
 
+const LABELLED_SERIES: &str = "a table of timestamp,value,label (.csv) for each series";
+const MACHINES: &str = "train/<machine>, test/<machine> and test_label/<machine>, a line of values a row";
+
 /// Every protocol, in the order `faultline eval --list` shows them.
 pub const PROTOCOLS: &[ProtocolInfo] = &[
     ProtocolInfo {
@@ -266,23 +269,73 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         published: &[],
         remarks: remarks::TRACEBENCH,
     },
-    later(
-        "aiops",
-        "20 KPIs, first half fit, second half test; plain point F1 and AP, kd7 beside",
-        "aiops2018_kpi",
-        published::AIOPS,
-    ),
-    later("wsd", "40 web KPIs with gaps, first half fit, second half test", "wsd_slice60", published::WSD),
-    later("nab", "58 series under NAB's own scorer", "nab", published::NAB),
-    later("smd", "4 machines of 38 metrics, first half fit, second half test", "smd_slice6", published::SMD),
-    later("asd", "8 servers of 19 metrics, first half fit, second half test", "asd_interfusion", &[]),
-    later("donut", "cpu4 and three more labelled KPIs", "donut_bagel_samples", &[]),
-    later(
-        "traceanomaly",
-        "TrainTicket trace vectors: train 0-7, calibrate 8-9, test the rest",
-        "traceanomaly_trainticket",
-        published::TRACEANOMALY,
-    ),
+    ProtocolInfo {
+        name: "aiops",
+        summary: "20 KPIs of the AIOps Challenge 2018, a minute or five apart: thresholds from the first half without labels, \
+                  the second half judged point by point; the kd7 rule, VUS-PR and alerts a day beside it",
+        dataset: "aiops2018_kpi",
+        needs: LABELLED_SERIES,
+        status: Status::Available,
+        published: published::AIOPS,
+        remarks: remarks::AIOPS,
+    },
+    ProtocolInfo {
+        name: "wsd",
+        summary: "40 KPIs of web services with gaps, judged as `aiops`",
+        dataset: "wsd_slice60",
+        needs: LABELLED_SERIES,
+        status: Status::Available,
+        published: published::WSD,
+        remarks: remarks::WSD,
+    },
+    ProtocolInfo {
+        name: "nab",
+        summary: "58 series under NAB's own scorer, replayed from their first row: a threshold fixed beforehand, one from the \
+                  other half of the files, and NAB's own, which is chosen on the labels it is judged by",
+        dataset: "nab",
+        needs: "`<category>/<series>.csv` of timestamp,value and combined_windows.json",
+        status: Status::Available,
+        published: published::NAB,
+        remarks: remarks::NAB,
+    },
+    ProtocolInfo {
+        name: "smd",
+        summary: "4 machines of 38 metrics: fit and threshold from the training part, which has no labels, judge the test part row \
+                  by row",
+        dataset: "smd_slice6",
+        needs: MACHINES,
+        status: Status::Available,
+        published: published::SMD,
+        remarks: remarks::MACHINES,
+    },
+    ProtocolInfo {
+        name: "asd",
+        summary: "8 servers of 19 metrics, judged as `smd`",
+        dataset: "asd_interfusion",
+        needs: MACHINES,
+        status: Status::Available,
+        published: &[],
+        remarks: remarks::MACHINES,
+    },
+    ProtocolInfo {
+        name: "donut",
+        summary: "cpu4 and three more labelled KPIs, judged as `aiops`",
+        dataset: "donut_bagel_samples",
+        needs: LABELLED_SERIES,
+        status: Status::Available,
+        published: &[],
+        remarks: remarks::SERIES,
+    },
+    ProtocolInfo {
+        name: "traceanomaly",
+        summary: "TrainTicket's service trace vectors: fit on the normal ones whose id begins with 0 to 7, fix four thresholds on 8 \
+                  and 9, judge the other normal ones and all abnormal ones",
+        dataset: "traceanomaly_trainticket",
+        needs: "test_normal and test_abnormal, a line `id:v1,v2,...` a trace",
+        status: Status::Available,
+        published: published::TRACEANOMALY,
+        remarks: remarks::TRACEANOMALY,
+    },
     later(
         "nezha-tt",
         "root cause of 27 TrainTicket faults: AC@1/3/5 and Avg@5 by service",

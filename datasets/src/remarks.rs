@@ -48,3 +48,51 @@ pub(crate) const TRACEBENCH: &str = "\
 Positives are traces that the injected fault touched; the loader's documentation says how that is known. Larger severities are at least half of \
 the largest of their kind. The goal there is a precision and a recall of .90. Recall of the whole collection counts every trace of a collection \
 with a fault, touched or not.";
+
+/// What holds for every series that is judged by halves.
+macro_rules! series {
+    ($($more:literal)*) => {
+        concat!(
+            "\
+Figures are means over the series that have something to find in their second half; alerts and false alerts are a day of one series, runs of flagged \
+points with pauses of at most 10. The row's threshold is the score with p <= 1e-4 by calibration on the first half, of which up to .05 is taken to \
+be abnormal, without a look at labels. `labelled` thresholds are those of the best F1 on the labels of the first half, `oracle` ones those of the \
+best F1 on the second half, both chosen for each series. VUS-PR has buffers of up to 100 points for every series, where TSB-AD takes the period of \
+each. What was not measured is a gap: it is neither to be found nor flagged. A detector that does not warm up by itself is fitted on the first 60 % of \
+the first half and calibrated on the rest. `default` flags what any default detector flags; the false-discovery rate and the budget of \
+`faultline run` are not in it.",
+            $($more),*
+        )
+    };
+}
+
+pub(crate) const SERIES: &str = series!();
+
+pub(crate) const AIOPS: &str = series!(
+    "
+
+The holes of these files were filled by straight lines when they were published, and their halves are not the challenge's two phases. \
+The published kd7 figures have one threshold for all KPIs and count their points together: `pooled_kd7_f1` of the rows is nearer to them."
+);
+
+pub(crate) const WSD: &str = series!(
+    "
+
+The slice is every third series of those with an anomaly; the published figures are of another choice."
+);
+
+pub(crate) const NAB: &str = "\
+A threshold that is fixed beforehand is, for each file, the score with p <= 1e-4 by calibration on the rows that NAB does not judge (the first 15 %, \
+750 at most). The threshold from the other half is the best for the files of even number on those of odd number, and the other way round, for each \
+profile. NAB's own is the best for all files with sight of their labels, as in the published figures; only that row compares with them. Rows are taken to \
+be a step apart, as the clocks of some files go back.";
+
+pub(crate) const MACHINES: &str = "\
+The training part has no labels. A detector that calibrates itself is fitted on all of it; another is replayed over it or, where it does not warm up \
+by itself, fitted on its first 60 %, and calibrated on what it says about the rest. The threshold is the score with p <= 1e-3. `oracle` thresholds are chosen on the test part, for each machine. Rows called `over metrics` are of a detector of single series: the \
+largest surprise, -ln p, of all metrics of a row counts. The files have no times; rows are taken to be 60 s apart, which is all that a day of a \
+machine means here. VUS-PR has buffers of up to 100 rows.";
+
+pub(crate) const TRACEANOMALY: &str = "\
+A trace is flagged when it scores more than that share of the traces that fix thresholds. The normal traces have 21 patterns of call paths, the \
+abnormal ones 110, so `unseen-path`, which looks at nothing else, is the bar to clear.";

@@ -25,6 +25,10 @@ pub trait Algorithm: 'static {
     /// score rarer than the detector itself does.
     const IS_SURPRISE: bool = false;
 
+    /// Whether its scores are surprises in nats that need no calibration: the p-value of a window is exp(−score). For a
+    /// detector that measures each series against itself ([`crate::surprise`]). It can be fitted on no windows at all.
+    const IS_SELF_CALIBRATED: bool = false;
+
     /// Whether it runs where the configuration does not say which detectors do. Not for one that costs much and adds little
     /// to the others, or that is a member of another.
     const IS_DEFAULT: bool = true;

@@ -26,7 +26,7 @@ mod verdicts;
 
 use std::collections::BTreeMap;
 
-use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, TemplateTexts, Window};
+use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, Signal, TemplateTexts, Window};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -277,7 +277,13 @@ impl Monitor {
         }
         for (name, detector_config) in &config.detectors {
             let wrap = |cause| Error::Detector { name: name.clone(), cause };
-            entry(name).and_then(|entry| entry.complete_config(detector_config)).map_err(wrap)?;
+            let entry = entry(name).map_err(wrap)?;
+            entry.complete_config(detector_config).map_err(wrap)?;
+            if entry.signal != Signal::Logs {
+                let reason =
+                    format!("`{name}` scores {}, which are not judged live in this version", entry.signal.name());
+                return Err(Error::Config { key: "detectors", reason });
+            }
         }
         if !(config.calibration_share > 0.0 && config.calibration_share < 1.0) {
             let reason = format!("must be between 0 and 1, got {}", config.calibration_share);

@@ -10,6 +10,7 @@ use crate::{
     drift::Shift,
     error::Error,
     registry::{Entry, entry},
+    surprise,
 };
 
 /// A fitted model that is kept: everything that is needed to score with it again, and where it came from.
@@ -28,7 +29,7 @@ pub struct Artifact {
     pub parser_snapshot_id: String,
     /// Where its training and calibration data came from.
     pub provenance: Provenance,
-    /// What its scores look like on normal windows.
+    /// What its scores look like on normal windows; of no scores for a detector that calibrates itself.
     pub calibration: Calibration,
     /// Its weights, as its detector writes them.
     #[serde(with = "base64_bytes")]
@@ -45,7 +46,7 @@ pub struct Provenance {
     pub n_training: u64,
     /// Windows it was calibrated on.
     pub n_calibration: u64,
-    /// Event time of the first and of the last record of either.
+    /// Event time of the first and of the last record, point or span of either.
     pub start_unix_nano: i64,
     /// See `start_unix_nano`.
     pub end_unix_nano: i64,
@@ -68,7 +69,8 @@ const FORMAT: u32 = 1;
 
 impl Model {
     /// Fits on `training` and calibrates on `calibration`, both in time order and without a session in common.
-    /// Up to `contamination` of the calibration may be abnormal.
+    /// Up to `contamination` of the calibration may be abnormal. A detector that calibrates itself only scores it, and needs
+    /// neither.
     ///
     /// # Errors
     /// When the detector refuses its configuration or the training data, or returns a non-finite score.
@@ -91,23 +93,21 @@ impl Model {
             let cause = faultline_core::DetectorError::Fit { detector: entry.name.to_owned(), reason };
             return Err(wrap(cause));
         }
-        let times = || {
-            let logs = training.iter().chain(calibration).filter_map(Window::as_log);
-            logs.flat_map(|log| log.records.iter().map(|record| record.time_unix_nano))
-        };
+        let spans = || training.iter().chain(calibration).filter_map(span_of);
         let provenance = Provenance {
             seed,
             n_training: training.len() as u64,
             n_calibration: calibration.len() as u64,
-            start_unix_nano: times().min().unwrap_or(0),
-            end_unix_nano: times().max().unwrap_or(0),
+            start_unix_nano: spans().map(|span| span.0).min().unwrap_or(0),
+            end_unix_nano: spans().map(|span| span.1).max().unwrap_or(0),
         };
+        let calibrating: &[f64] = if entry.is_self_calibrated { &[] } else { scores.as_slice() };
         Ok(Self {
             entry,
             config,
             version: detector.version(),
             detector,
-            calibration: Calibration::robust(&scores, contamination, entry.is_surprise),
+            calibration: Calibration::robust(calibrating, contamination, entry.is_surprise),
             provenance,
             sidelined: None,
             n_scored: 0,
@@ -237,7 +237,7 @@ impl Model {
                 let reason = format!("scored {} for session {} of stream {}", score.value, key.session, key.stream);
                 return Err(self.sidelined.insert(reason).clone());
             }
-            let p_value = self.calibration.p_value(score.value);
+            let p_value = self.p_value(score.value);
             let (detector, version) = (self.entry.name, self.version);
             scored.push(Scored { window, model, detector, version, score, p_value, p_recent: p_value });
         }
@@ -255,8 +255,15 @@ impl Model {
         n_learned
     }
 
-    /// Reads a score where recent scores stand.
+    fn p_value(&self, score: f64) -> f64 {
+        if self.entry.is_self_calibrated { surprise::p_value(score) } else { self.calibration.p_value(score) }
+    }
+
+    /// Reads a score where recent scores stand. A detector that calibrates itself has followed them.
     pub(crate) fn shift(&self, shift: Shift, scored: &mut Scored) {
+        if self.entry.is_self_calibrated {
+            return;
+        }
         let recent = self.calibration.p_value(shift.undo(scored.score.value));
         scored.p_recent = recent.max(scored.p_value);
     }
@@ -274,7 +281,7 @@ impl Model {
             return Err(self.sidelined.insert(reason).clone());
         }
         let scored = |overdue: Overdue| {
-            let (score, p_value) = (overdue.score, self.calibration.p_value(overdue.score.value));
+            let (score, p_value) = (overdue.score, self.p_value(overdue.score.value));
             let (detector, version) = (self.entry.name, self.version);
             (overdue, Scored { window: 0, model, detector, version, score, p_value, p_recent: p_value })
         };
@@ -286,6 +293,13 @@ impl Model {
             self.detector.learn(windows);
         }
     }
+}
+
+/// Event time of the first and of the last item of a window; none where it is empty.
+fn span_of(window: &Window<'_>) -> Option<(i64, i64)> {
+    let Some(log) = window.as_log() else { return Some(window.span_unix_nano()) };
+    let times = || log.records.iter().map(|record| record.time_unix_nano);
+    Some((times().min()?, times().max()?))
 }
 
 impl std::fmt::Debug for Model {
@@ -305,5 +319,52 @@ pub(crate) mod base64_bytes {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::SeriesFixture;
+
+    fn fitted(name: &str) -> Model {
+        Model::fit(entry(name).expect("it is listed"), &Value::Null, &[], &[], 0.0, 0).expect("it needs no windows")
+    }
+
+    #[test]
+    fn a_detector_that_calibrates_itself_is_in_service_without_any_windows() {
+        let mut series = SeriesFixture::seasonal("load", 1, 0, 600, 0.0);
+        series.points[500] += 100.0;
+        let mut model = fitted("profile-forecast");
+        assert_eq!((model.calibration().n_scores(), model.provenance().n_training), (0, 0));
+        let windows: Vec<Window<'_>> = series.pieces(1).collect();
+        let mut scored = Vec::new();
+        model.score(0, &windows, &mut scored).expect("scores");
+        let is_alert = |scored: &&Scored| scored.p_value <= 0.01;
+        let alerts: Vec<usize> = scored.iter().filter(is_alert).map(|scored| scored.window).collect();
+        assert_eq!(alerts, [500]);
+        assert!(scored.iter().all(|scored| scored.p_value == (-scored.score.value).exp().clamp(1e-300, 1.0)));
+        assert_eq!(scored.len(), 600 - 119, "the rest is its warm-up");
+    }
+
+    #[test]
+    fn it_comes_back_from_its_artifact_and_knows_its_span() {
+        let series = SeriesFixture::seasonal("load", 1, 1_000, 600, 0.0);
+        let windows: Vec<Window<'_>> = series.pieces(50).collect();
+        let profile_forecast = entry("profile-forecast").expect("it is listed");
+        let fit = Model::fit(profile_forecast, &Value::Null, &windows[..8], &windows[8..11], 0.0, 0);
+        let mut model = fit.expect("there are windows");
+        let Provenance { n_training, n_calibration, start_unix_nano, end_unix_nano, .. } = model.provenance();
+        assert_eq!((n_training, n_calibration, model.calibration().n_scores()), (8, 3, 0));
+        let minutes = (start_unix_nano / SeriesFixture::STEP_NANOS, end_unix_nano / SeriesFixture::STEP_NANOS);
+        assert_eq!(minutes, (1_000, 1_549));
+        let artifact = model.artifact("none").expect("written");
+        let mut again = Model::from_artifact(&artifact).expect("its own");
+        let score = |model: &mut Model| {
+            let mut scored = Vec::new();
+            model.score(0, &windows[11..], &mut scored).expect("scores");
+            scored.iter().map(|scored| (scored.score, scored.p_value)).collect::<Vec<_>>()
+        };
+        assert_eq!(score(&mut model), score(&mut again));
     }
 }

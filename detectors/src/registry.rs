@@ -19,7 +19,14 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::deeplog::DeepLog>(),
     Entry::of::<algorithms::attention_rnn::AttentionRnn>(),
     Entry::of::<algorithms::ensemble::Ensemble>(),
+    Entry::of::<algorithms::robust_z::RobustZ>(),
+    Entry::of::<algorithms::moving_average::MovingAverage>(),
+    Entry::of::<algorithms::holt_winters::HoltWinters>(),
+    Entry::of::<algorithms::birch::Birch>(),
+    Entry::of::<algorithms::profile_forecast::ProfileForecast>(),
+    Entry::of::<algorithms::mahalanobis::Mahalanobis>(),
     Entry::of::<algorithms::donut::Donut>(),
+    Entry::of::<algorithms::robust_pca::RobustPca>(),
     Entry::of::<algorithms::trace_vector::TraceVector>(),
     Entry::of::<algorithms::service_latency::ServiceLatency>(),
 ];
@@ -53,6 +60,8 @@ pub struct Entry {
     pub is_seeded: bool,
     /// See [`Algorithm::IS_SURPRISE`].
     pub is_surprise: bool,
+    /// See [`Algorithm::IS_SELF_CALIBRATED`].
+    pub is_self_calibrated: bool,
     config_schema: fn() -> schemars::Schema,
     default_config: fn() -> Value,
     complete_config: fn(&Value) -> Result<Value, DetectorError>,
@@ -77,6 +86,7 @@ impl Entry {
             is_default: A::IS_DEFAULT,
             is_seeded: A::IS_SEEDED,
             is_surprise: A::IS_SURPRISE,
+            is_self_calibrated: A::IS_SELF_CALIBRATED,
             config_schema: || schemars::schema_for!(A::Config),
             default_config: || to_value::<A>(&A::Config::default()),
             complete_config: |config| Ok(to_value::<A>(&typed_config::<A>(config)?)),

@@ -1,4 +1,4 @@
-//! Sessions, series and traces for tests and benches: template ids or a seed in, windows out.
+//! Sessions, series, instances and traces for tests and benches: template ids or a seed in, windows out.
 
 mod traces;
 
@@ -12,8 +12,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use faultline_core::{
-    Detector, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow, TemplateId,
-    TemplateTexts, Window, WindowKey, WindowState,
+    Detector, GroupWindow, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow,
+    TemplateId, TemplateTexts, Window, WindowKey, WindowState,
 };
 
 pub use self::traces::{ServiceFixture, TraceFixture, application, service_minutes};
@@ -186,6 +186,77 @@ impl SeriesFixture {
     /// Its points in windows of `size`, in order.
     pub fn pieces(&self, size: usize) -> impl Iterator<Item = Window<'_>> {
         let n = self.points.len();
+        (0..n).step_by(size).map(move |start| self.window(start..n.min(start + size)))
+    }
+}
+
+/// An instance, one row a minute: a load that processor and latency follow, memory that goes up and down within
+/// two hours, a few errors, and a number of threads that never changes.
+#[derive(Clone, Debug)]
+pub struct GroupFixture {
+    /// Its key, in the stream `test`.
+    pub key: WindowKey,
+    /// Names of its columns.
+    pub columns: Vec<Arc<str>>,
+    /// Number of its first step, counted from the epoch.
+    pub first_step: i64,
+    /// Row after row; not a number is a gap.
+    pub values: Vec<f64>,
+    /// Whether the processor of each row is far beyond what its load explains; runs of ten rows.
+    pub is_spoiled: Vec<bool>,
+}
+
+impl GroupFixture {
+    /// Nanoseconds of a step.
+    pub const STEP_NANOS: i64 = 60_000_000_000;
+
+    /// `n_rows` rows, of which each run of ten is spoiled with probability `share`.
+    #[must_use]
+    pub fn coupled(name: &str, seed: u64, first_step: i64, n_rows: usize, share: f64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let key = WindowKey { stream: Arc::from("test"), session: Arc::from(name) };
+        let columns = ["load", "cpu", "latency", "memory", "errors", "threads"].map(Arc::<str>::from).to_vec();
+        let (mut values, mut is_spoiled) = (Vec::with_capacity(6 * n_rows), Vec::with_capacity(n_rows));
+        let mut has_run = false;
+        for (idx, step) in (first_step..).take(n_rows).enumerate() {
+            if idx % 10 == 0 {
+                has_run = rng.random_bool(share);
+            }
+            let mut noise = || (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
+            let load = 50.0 + 10.0 * noise();
+            let cpu = 2.0 * load + 2.0 * noise() + if has_run { 200.0 } else { 0.0 };
+            let (latency, memory) = (10.0 + 0.5 * load + noise(), 500.0 + 20.0 * (TAU * step as f64 / 120.0).sin());
+            let errors = (noise() - 1.5).max(0.0).ceil();
+            values.extend([load, cpu, latency, memory + noise(), errors, 64.0]);
+            is_spoiled.push(has_run);
+        }
+        Self { key, columns, first_step, values, is_spoiled }
+    }
+
+    /// Some of its rows as one window.
+    #[must_use]
+    pub fn window(&self, rows: Range<usize>) -> Window<'_> {
+        let n_columns = self.columns.len();
+        Window::Group(GroupWindow {
+            key: &self.key,
+            columns: &self.columns,
+            start_unix_nano: (self.first_step + rows.start as i64) * Self::STEP_NANOS,
+            step_nanos: Self::STEP_NANOS,
+            n_rows: rows.len(),
+            values: &self.values[rows.start * n_columns..rows.end * n_columns],
+            service: &SERVICES[0],
+        })
+    }
+
+    /// All of its rows as one window.
+    #[must_use]
+    pub fn whole(&self) -> Window<'_> {
+        self.window(0..self.is_spoiled.len())
+    }
+
+    /// Its rows in windows of `size`, in order.
+    pub fn pieces(&self, size: usize) -> impl Iterator<Item = Window<'_>> {
+        let n = self.is_spoiled.len();
         (0..n).step_by(size).map(move |start| self.window(start..n.min(start + size)))
     }
 }

@@ -6,7 +6,8 @@ use faultline_core::{Detector, Evidence, Overdue, RecordId, Score, Signal, Templ
 use faultline_detectors::{
     Entry, REGISTRY,
     testing::{
-        SeriesFixture, ServiceFixture, Session, TraceFixture, application, score_all, service_minutes, synthetic,
+        GroupFixture, SeriesFixture, ServiceFixture, Session, TraceFixture, application, score_all, service_minutes,
+        synthetic,
     },
 };
 use serde_json::{Value, json};
@@ -22,6 +23,11 @@ static LATER: LazyLock<Vec<(Session, bool)>> = LazyLock::new(|| synthetic(2, 80,
 static SERIES: LazyLock<SeriesFixture> = LazyLock::new(|| SeriesFixture::seasonal("load", 1, 0, 1400, 0.0));
 
 static LATER_SERIES: LazyLock<SeriesFixture> = LazyLock::new(|| SeriesFixture::seasonal("load", 2, 1400, 600, 0.02));
+
+/// The same of an instance.
+static INSTANCE: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("a", 1, 0, 1500, 0.0));
+
+static LATER_INSTANCE: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("a", 2, 1500, 600, 0.1));
 
 static TRACES: LazyLock<Vec<TraceFixture>> =
     LazyLock::new(|| application(1, 400, 0.0).into_iter().map(|(trace, _)| trace).collect());
@@ -58,6 +64,31 @@ static ODD_SERIES: LazyLock<Vec<SeriesFixture>> = LazyLock::new(|| {
         of("load", 100_000_000, vec![100.0; 200]),
         of("load", -100_000_000, vec![100.0; 200]),
         of("unknown", 1400, vec![1.0; 200]),
+    ]
+});
+
+static ODD_INSTANCES: LazyLock<Vec<GroupFixture>> = LazyLock::new(|| {
+    let of = |name: &str, first_step: i64, n_rows: usize, cell: fn(usize) -> f64| {
+        let usual = GroupFixture::coupled(name, 3, first_step, n_rows, 0.0);
+        GroupFixture { values: (0..usual.values.len()).map(cell).collect(), ..usual }
+    };
+    let bare = GroupFixture { columns: Vec::new(), values: Vec::new(), ..of("bare", 0, 3, |_| 0.0) };
+    let mut turned = GroupFixture::coupled("a", 4, 2300, 20, 0.0);
+    turned.columns.reverse();
+    let mut more = GroupFixture::coupled("a", 4, 2320, 20, 0.0);
+    (more.columns, more.is_spoiled) = ((0..30).map(|idx| format!("new {idx}").into()).collect(), vec![false; 4]);
+    vec![
+        of("a", 1500, 1, |_| 50.0),
+        of("a", 1501, 100, |_| f64::NAN),
+        of("a", 1601, 300, |idx| if idx % 2 == 0 { f64::MAX } else { f64::MIN }),
+        of("a", 1901, 4, |idx| [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1.0][idx % 4]),
+        of("a", 1905, 300, |_| 0.0),
+        turned,
+        more,
+        of("a", 100_000_000, 50, |_| 1.0),
+        of("a", -100_000_000, 50, |_| 1.0),
+        of("unknown", 1500, 50, |_| 1.0),
+        bare,
     ]
 });
 
@@ -111,17 +142,13 @@ fn load(entry: &Entry) -> Box<dyn Detector> {
     entry.load(&Value::Null, &SNAPSHOTS[entry.name]).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn no_windows(signal: Signal) -> ! {
-    panic!("the suite has no windows of {signal:?}: they come with the first detector of that signal")
-}
-
 fn training_windows(signal: Signal) -> Vec<Window<'static>> {
     match signal {
         Signal::Logs => TRAINING.iter().map(Session::closed).collect(),
         Signal::Series => SERIES.pieces(100).collect(),
+        Signal::Groups => INSTANCE.pieces(100).collect(),
         Signal::Traces => TRACES.iter().map(TraceFixture::window).collect(),
         Signal::Services => MINUTES.iter().map(ServiceFixture::window).collect(),
-        Signal::Groups => no_windows(signal),
     }
 }
 
@@ -142,9 +169,12 @@ fn later_windows(signal: Signal) -> Vec<Window<'static>> {
             windows.extend(LATER_SERIES.pieces(1).take(100));
             windows.extend((100..600).step_by(50).map(|start| LATER_SERIES.window(start..start + 50)));
         }
+        Signal::Groups => {
+            windows.extend(LATER_INSTANCE.pieces(1).take(100));
+            windows.extend((100..600).step_by(50).map(|start| LATER_INSTANCE.window(start..start + 50)));
+        }
         Signal::Traces => windows.extend(LATER_TRACES.iter().map(|(trace, _)| trace.window())),
         Signal::Services => windows.extend(LATER_MINUTES.iter().map(|(minute, _)| minute.window())),
-        Signal::Groups => no_windows(signal),
     }
     windows
 }
@@ -157,9 +187,12 @@ fn labelled_windows(signal: Signal) -> Vec<(Window<'static>, bool)> {
             let is_spoiled = LATER_SERIES.is_spike.chunks(10).map(|is_spike| is_spike.contains(&true));
             LATER_SERIES.pieces(10).zip(is_spoiled).collect()
         }
+        Signal::Groups => {
+            let is_spoiled = LATER_INSTANCE.is_spoiled.chunks(10).map(|is_spoiled| is_spoiled.contains(&true));
+            LATER_INSTANCE.pieces(10).zip(is_spoiled).collect()
+        }
         Signal::Traces => LATER_TRACES.iter().map(|(trace, is_spoiled)| (trace.window(), *is_spoiled)).collect(),
         Signal::Services => LATER_MINUTES.iter().map(|(minute, is_slow)| (minute.window(), *is_slow)).collect(),
-        Signal::Groups => no_windows(signal),
     }
 }
 
@@ -172,9 +205,9 @@ fn odd_windows(signal: Signal) -> Vec<Window<'static>> {
             windows
         }
         Signal::Series => ODD_SERIES.iter().map(SeriesFixture::whole).collect(),
+        Signal::Groups => ODD_INSTANCES.iter().map(GroupFixture::whole).collect(),
         Signal::Traces => ODD_TRACES.iter().map(TraceFixture::window).collect(),
         Signal::Services => ODD_MINUTES.iter().map(ServiceFixture::window).collect(),
-        Signal::Groups => no_windows(signal),
     }
 }
 
@@ -194,7 +227,7 @@ fn scores_of(detector: &mut dyn Detector, windows: &[Window<'_>]) -> Vec<Option<
     assert_eq!(scores.len(), windows.len(), "{}: one entry for each window", detector.name());
     for (score, window) in scores.iter().zip(windows).filter_map(|(score, window)| Some((score.as_ref()?, window))) {
         assert!(score.value.is_finite(), "{} scored {}", detector.name(), score.value);
-        let n_items = records_of(window).len();
+        let n_items = window.as_group().map_or_else(|| records_of(window).len(), |group| group.values.len());
         assert!(score.culprit < n_items, "{}: culprit {} of {n_items}", detector.name(), score.culprit);
     }
     scores
@@ -282,7 +315,9 @@ fn an_unknown_key_is_refused_with_the_nearest_one() {
 #[test]
 fn nothing_to_fit_on_and_damaged_snapshots_are_errors() {
     for entry in REGISTRY {
-        assert!(entry.fit(&Value::Null, &[], SEED).is_err(), "{} was fitted on nothing", entry.name);
+        // One that calibrates itself warms up in service.
+        let is_fitted = entry.fit(&Value::Null, &[], SEED).is_ok();
+        assert_eq!(is_fitted, entry.is_self_calibrated, "{}: fitted on nothing", entry.name);
         let snapshot = &SNAPSHOTS[entry.name];
         assert!(entry.load(&Value::Null, &snapshot[..snapshot.len() / 2]).is_err(), "{}: half a snapshot", entry.name);
         assert!(entry.load(&Value::Null, b"").is_err(), "{}: no snapshot", entry.name);

@@ -2,15 +2,22 @@
 //! [`crate::registry::REGISTRY`]; a test fails for a file that has no line there.
 
 pub mod attention_rnn;
+pub mod birch;
 pub mod common_kinds;
 pub mod count_vector;
 pub mod deeplog;
 pub mod donut;
 pub mod ensemble;
+pub mod holt_winters;
 pub mod length;
 pub mod logsed;
+pub mod mahalanobis;
+pub mod moving_average;
 pub mod new_template;
 pub mod ngram;
+pub mod profile_forecast;
+pub mod robust_pca;
+pub mod robust_z;
 pub mod service_latency;
 pub mod severe_incident;
 pub mod trace_vector;

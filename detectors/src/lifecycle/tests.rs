@@ -229,6 +229,8 @@ fn mistakes_in_the_configuration_are_named() {
         message(with("ngram", json!({"max_ngram": 1}))),
         "detector `ngram`: detector ngram: unknown key `max_ngram`; did you mean `max_ngrams`?"
     );
+    let expected = "key `detectors`: `donut` scores metrics, which are not judged live in this version";
+    assert!(message(with("donut", json!({}))).starts_with(expected));
     assert!(message(MonitorConfig { calibration_share: 1.0, ..config(1) }).starts_with("key `calibration_share`"));
 }
 

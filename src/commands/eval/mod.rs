@@ -5,13 +5,19 @@
 //! scored and the labels looked at.
 
 mod chronological;
+mod figures;
 mod hadoop;
 mod lines;
+mod machines;
+mod nab;
 mod openstack;
 mod parsing;
+mod points;
 mod raw;
 mod report;
+mod series;
 mod sessions;
+mod traceanomaly;
 mod tracebench;
 mod windows;
 
@@ -50,7 +56,7 @@ pub struct Args {
     /// Show every protocol and what it needs.
     #[arg(long)]
     list: bool,
-    /// Run nothing; print the rows that `--json` has written to these files as the Markdown of docs/results-logs.md.
+    /// Run nothing; print the rows that `--json` has written to these files as Markdown.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["protocol", "list", "json"])]
     render: Vec<PathBuf>,
     /// Seeds for detectors with randomness in them.
@@ -71,7 +77,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let info = known(args.protocol.as_deref().unwrap_or_default())?;
     for name in &args.detector {
-        if name != "default" && name != sessions::FLAG_ALL && !name.contains('|') {
+        let is_baseline = name == sessions::FLAG_ALL || name.contains('|') || traceanomaly::has_method(name);
+        if name != "default" && !is_baseline {
             faultline_detectors::entry(name)?;
         }
     }
@@ -92,6 +99,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "openstack" => openstack::openstack(args, &mut push)?,
         "loghub-2k" => parsing::loghub_2k(args, &mut push)?,
         "tracebench" => tracebench::tracebench(args, &mut push)?,
+        "aiops" | "wsd" | "donut" => series::series(args, info, &mut push)?,
+        "smd" | "asd" => machines::machines(args, info, &mut push)?,
+        "nab" => nab::nab(args, info, &mut push)?,
+        "traceanomaly" => traceanomaly::traceanomaly(args, info, &mut push)?,
         other => {
             let message = format!(
                 "protocol {other} is planned but not part of this version; `faultline eval --list` shows which are"

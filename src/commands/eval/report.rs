@@ -1,4 +1,4 @@
-//! `faultline eval --render`: rows that `--json` has written, as the Markdown of docs/results-logs.md.
+//! `faultline eval --render`: rows that `--json` has written, as the Markdown of the pages of results under docs.
 //!
 //! A section a protocol in the order of `--list`, a line a detector on a dataset. Rows of one detector that differ by seed
 //! are one line: the mean, with the least and the largest in brackets where they differ; a seed without a value, such as the
@@ -15,9 +15,10 @@ use faultline_datasets::{
     protocol,
 };
 
-const INTRODUCTION: &str = "\
-# Results on logs
+/// Protocols that are not about logs.
+const NOT_LOGS: &[&str] = &["aiops", "wsd", "nab", "smd", "asd", "donut", "traceanomaly"];
 
+const INTRODUCTION: &str = "\
 What `faultline eval` gives on public data, beside trivial baselines and published figures. Every row can be had again with the command
 above it, and this page with `faultline eval --render` from what `--json` prints. Splits are in time order where the data has one, thresholds are
 fixed before the test part is read, and no label reaches a detector. A figure over several seeds is `mean (least to largest)`. Where a choice
@@ -25,7 +26,20 @@ was made with sight of the data it is judged on, it says so.
 ";
 
 /// Detectors that a model has to beat to be worth its cost.
-const BASELINES: &[&str] = &["new-template", "new-template, learning", "length", "ngram", "count-vector", "flag-all"];
+const BASELINES: &[&str] = &[
+    "new-template",
+    "new-template, learning",
+    "length",
+    "ngram",
+    "count-vector",
+    "flag-all",
+    "robust-z",
+    "moving-average",
+    "robust-z over metrics",
+    "moving-average over metrics",
+    "unseen-path",
+    "max-z",
+];
 
 /// How a figure is written.
 #[derive(Clone, Copy, PartialEq)]
@@ -34,6 +48,8 @@ enum Kind {
     Share,
     /// Whole numbers.
     Count,
+    /// A score or a rate, one decimal.
+    Decimal,
     /// Whole numbers of which the spread tells nothing about a detector.
     Speed,
 }
@@ -57,7 +73,45 @@ const COLUMNS: &[Column] = &[
     Column { title: "precision", kind: Kind::Share, value: |row| row.precision, published: |figure| figure.precision },
     Column { title: "recall", kind: Kind::Share, value: |row| row.recall, published: |figure| figure.recall },
     Column { title: "F1", kind: Kind::Share, value: |row| row.f1, published: |figure| figure.f1 },
-    Column::own("AUPRC", Kind::Share, |row| row.auprc),
+    Column { title: "AUPRC", kind: Kind::Share, value: |row| row.auprc, published: |it| it.extra_number("auprc") },
+    Column {
+        title: "kd7 F1",
+        kind: Kind::Share,
+        value: |row| extra(row, "kd7_f1"),
+        published: |it| it.extra_number("kd7_f1"),
+    },
+    Column::own("kd7 F1, pooled", Kind::Share, |row| extra(row, "pooled_kd7_f1")),
+    Column {
+        title: "VUS-PR",
+        kind: Kind::Share,
+        value: |row| extra(row, "vus_pr"),
+        published: |it| it.extra_number("vus_pr"),
+    },
+    Column::own("F1, labelled threshold", Kind::Share, |row| extra(row, "labelled_threshold_f1")),
+    Column::own("kd7 F1, labelled threshold", Kind::Share, |row| extra(row, "labelled_threshold_kd7_f1")),
+    Column::own("F1, oracle threshold", Kind::Share, |row| extra(row, "oracle_threshold_f1")),
+    Column::own("kd7 F1, oracle threshold", Kind::Share, |row| extra(row, "oracle_threshold_kd7_f1")),
+    Column {
+        title: "NAB",
+        kind: Kind::Decimal,
+        value: |row| extra(row, "nab_standard"),
+        published: |it| it.extra_number("nab_standard"),
+    },
+    Column {
+        title: "NAB, low FP",
+        kind: Kind::Decimal,
+        value: |row| extra(row, "nab_low_fp"),
+        published: |it| it.extra_number("nab_low_fp"),
+    },
+    Column {
+        title: "NAB, low FN",
+        kind: Kind::Decimal,
+        value: |row| extra(row, "nab_low_fn"),
+        published: |it| it.extra_number("nab_low_fn"),
+    },
+    Column::own("windows", Kind::Count, |row| extra(row, "n_windows")),
+    Column::own("windows found", Kind::Count, |row| extra(row, "n_windows_found")),
+    Column::own("rows flagged outside", Kind::Count, |row| extra(row, "n_false")),
     Column { title: "GA", kind: Kind::Share, value: |row| Some(row.parsing?.ga), published: |figure| figure.ga },
     Column { title: "FGA", kind: Kind::Share, value: |row| Some(row.parsing?.fga), published: |figure| figure.fga },
     Column { title: "PA", kind: Kind::Share, value: |row| Some(row.parsing?.pa), published: |figure| figure.pa },
@@ -70,6 +124,10 @@ const COLUMNS: &[Column] = &[
     Column::own("bursts hit", Kind::Count, |row| extra(row, "n_bursts_hit")),
     Column::own("bursts covered", Kind::Count, |row| extra(row, "n_bursts_covered")),
     Column::own("incidents", Kind::Count, |row| extra(row, "n_incidents")),
+    Column::own("alerts a day", Kind::Decimal, |row| extra(row, "alerts_per_day")),
+    Column::own("false alerts a day", Kind::Decimal, |row| extra(row, "false_alerts_per_day")),
+    Column::own("runs", Kind::Count, |row| extra(row, "n_runs")),
+    Column::own("runs found", Kind::Count, |row| extra(row, "n_runs_found")),
     Column::own("records/s", Kind::Speed, |row| row.records_per_second),
 ];
 
@@ -84,7 +142,7 @@ fn extra(row: &ResultRow, name: &str) -> Option<f64> {
 /// and line.
 pub fn render(files: &[PathBuf]) -> Result<String, DatasetError> {
     let rows = read(files)?;
-    let mut text = INTRODUCTION.to_owned();
+    let mut text = format!("# {}\n\n{INTRODUCTION}", title(&rows));
     for info in PROTOCOLS {
         let own: Vec<&ResultRow> = rows.iter().filter(|row| row.protocol == info.name).collect();
         if !own.is_empty() {
@@ -92,6 +150,16 @@ pub fn render(files: &[PathBuf]) -> Result<String, DatasetError> {
         }
     }
     Ok(text)
+}
+
+/// What the rows are about.
+fn title(rows: &[ResultRow]) -> &'static str {
+    let is_of_logs = |row: &ResultRow| !NOT_LOGS.contains(&row.protocol.as_str());
+    match (rows.iter().any(is_of_logs), rows.iter().all(is_of_logs)) {
+        (_, true) => "Results on logs",
+        (true, false) => "Results",
+        (false, false) => "Results on metrics and traces",
+    }
 }
 
 fn read(files: &[PathBuf]) -> Result<Vec<ResultRow>, DatasetError> {
@@ -248,6 +316,9 @@ fn show(value: f64, kind: Kind) -> String {
         let text = format!("{value:.3}");
         return text.strip_prefix('0').map_or_else(|| text.clone(), str::to_owned);
     }
+    if kind == Kind::Decimal {
+        return format!("{value:.1}");
+    }
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (idx, digit) in digits.chars().enumerate() {
@@ -367,6 +438,31 @@ mod tests {
         assert_eq!(lines_with(&text, "| bgl |")[0], "| bgl | default |  | 0 | 294 | 104 |");
         assert_eq!(lines_with(&text, "| dataset |")[1], "| dataset | detector | seeds | n | GA | FGA | PA | FTA |");
         assert_eq!(lines_with(&text, "| HDFS |")[0], "| HDFS | drain |  | 0 | 1.000 | .500 | .250 | .000 |");
+    }
+
+    #[test]
+    fn series_have_figures_of_their_own_beside_published_ones() {
+        let kpi = row("wsd", "wsd_slice60", "donut", Some(1), 0.25)
+            .with_extra("kd7_f1", 0.5)
+            .with_extra("vus_pr", 0.125)
+            .with_extra("false_alerts_per_day", 1.26);
+        let nab = ResultRow::new("nab", "nab, fixed threshold", "donut").with_extra("nab_standard", 33.33);
+        let text = rendered(&[&[kpi, nab]]);
+        assert!(text.starts_with("# Results on metrics and traces\n"), "{text}");
+        assert_eq!(
+            lines_with(&text, "| dataset |")[0],
+            "| dataset | detector | seeds | n | F1 | kd7 F1 | VUS-PR | false alerts a day |"
+        );
+        assert_eq!(lines_with(&text, "| donut |")[0], "| wsd_slice60 | donut | 1 | 1,234 | .250 | .500 | .125 | 1.3 |");
+        assert!(
+            text.contains(
+                "| *published* | Donut (TSB-AD 2024, mean of its own 20 of the KPIs) |  |  |  |  | .061 |  |"
+            )
+        );
+        assert!(text.contains("| nab, fixed threshold | donut |  | 0 | 33.3 | - | - |"), "{text}");
+        assert!(
+            rendered(&[&[row("hdfs-raw", "hdfs", "default", None, 0.5)]]).starts_with("# Results on logs\n\nWhat ")
+        );
     }
 
     #[test]

@@ -1,25 +1,12 @@
 //! What Donut says of a point: what was expected there.
 
-use faultline_core::{Evidence, RecordId, Score, SeriesWindow};
+use faultline_core::{Evidence, Score, SeriesWindow};
 
 use super::{Model, Series, judge::Judge, series::is_judged};
+use crate::evidence::{around_point, brief, record_of_point};
 
 /// Deviations on each side that are expected to hold a point.
 const EXPECTED: f64 = 2.0;
-
-/// Points on each side of the culprit whose records are shown.
-const NEIGHBOURS: usize = 10;
-
-/// A number as a person reads it.
-fn brief(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        size if !(1e-3..1e9).contains(&size) => format!("{value:.3e}"),
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 1.0 => format!("{value:.1}"),
-        _ => format!("{value:.4}"),
-    }
-}
 
 impl Model {
     /// See [`faultline_core::Detector::explain`].
@@ -60,8 +47,8 @@ impl Model {
         let figures = figures.into_iter().filter(|(_, figure)| figure.is_finite());
         Evidence {
             summary,
-            culprit: record_of(window, score.culprit),
-            records: records_around(window, score.culprit),
+            culprit: record_of_point(window, score.culprit),
+            records: around_point(window, score.culprit),
             figures: figures.map(|(name, figure)| (name.to_owned(), figure)).collect(),
             ..Evidence::default()
         }
@@ -79,33 +66,5 @@ impl Model {
         });
         let points = &window.points[culprit + 1 - n_own..=culprit];
         before.chain(points.iter().map(|&point| own.standard.standardised(point))).collect()
-    }
-}
-
-fn record_of(window: &SeriesWindow<'_>, idx: usize) -> Option<RecordId> {
-    window.records.get(idx).copied().filter(|&record| record != 0)
-}
-
-/// The records behind a point and its neighbours, in the order of the points, none twice.
-fn records_around(window: &SeriesWindow<'_>, culprit: usize) -> Vec<RecordId> {
-    let mut records: Vec<RecordId> = Vec::new();
-    for idx in culprit.saturating_sub(NEIGHBOURS)..=culprit + NEIGHBOURS {
-        if let Some(record) = record_of(window, idx)
-            && !records.contains(&record)
-        {
-            records.push(record);
-        }
-    }
-    records
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_as_short_as_their_size_allows() {
-        let numbers = [0.0, 812.4, -95.27, 0.01234, 3e-7, 2.5e12].map(brief);
-        assert_eq!(numbers, ["0", "812", "-95.3", "0.0123", "3.000e-7", "2.500e12"]);
     }
 }

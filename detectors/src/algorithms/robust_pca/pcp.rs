@@ -53,7 +53,8 @@ impl Pursuit {
         if matrix.nrows() < matrix.ncols() {
             let parts = self.decompose_tall(matrix.transpose().to_owned())?;
             let low_rank = parts.low_rank.transpose().to_owned();
-            let (_, basis) = shrink_values(&low_rank, f64::MIN_POSITIVE.sqrt())?;
+            // What the Gram matrix leaves of the others is below this.
+            let (_, basis) = shrink_values(&low_rank, 1e-6 * spectral_norm(&low_rank)?)?;
             return Some(Parts { low_rank, sparse: parts.sparse.transpose().to_owned(), basis, ..parts });
         }
         self.decompose_tall(matrix.to_owned())

@@ -1,0 +1,259 @@
+//! What a detector's scores of series and machines are worth: figures of each, and their mean as one result row.
+//!
+//! Plain points first: precision, recall, F1 and average precision over the points that were measured; a gap is neither to be
+//! found nor flagged. Beside them the kd7 rule, VUS-PR with buffers of up to [`BUFFER`] points, and alerts as a person would see
+//! them. A row's figures are means over the series in which there is something to find; alerts are of all series and a day of
+//! one of them. Where nothing is flagged there is no precision, and the series is left out of that mean; its F1 is 0. Counts
+//! and figures called `pooled` are over all points together.
+//!
+//! Three thresholds: the contender's own, which decides; the one of the best F1 on the labels of the training part (`labelled
+//! threshold`); and the one of the best F1 on the test part (`oracle threshold`). The latter two are chosen for each series, for
+//! plain points and for the kd7 rule apart.
+
+use faultline_datasets::{
+    Confusion, ResultRow, average_precision,
+    metrics::false_alerts_per_day,
+    series_metrics::{Curve, DELAY, Episodes, delayed},
+    vus::vus_pr,
+};
+use serde_json::{Map, Value, json};
+
+use super::points::{Contender, Scored};
+
+/// Longest buffer of VUS-PR. TSB-AD takes the period of each series; one for all is simpler to compare.
+const BUFFER: usize = 100;
+
+/// Points without a flag after which the next one is a new alert.
+const GAP: usize = 10;
+
+/// One series or machine: what there is to find in it.
+pub struct Case<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Nanoseconds between rows.
+    pub step_nanos: i64,
+    /// Whether something was measured in each row.
+    pub is_known: Vec<bool>,
+    /// Whether each row is anomalous; empty for the training part where that has no labels.
+    pub truth: &'a [bool],
+    /// Rows of the training part.
+    pub n_train: usize,
+}
+
+/// Counts of plain points and under the kd7 rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct At {
+    point: Confusion,
+    delayed: Confusion,
+}
+
+/// What was reached on one case.
+#[derive(Debug)]
+pub struct Figures {
+    name: String,
+    /// Wall time that the test part covers.
+    span_nanos: u64,
+    threshold: f64,
+    own: At,
+    /// None where the training part has no labels.
+    labelled: Option<At>,
+    oracle: Option<At>,
+    average_precision: Option<f64>,
+    vus_pr: Option<f64>,
+    episodes: Episodes,
+}
+
+impl Figures {
+    /// Holds scores against the truth.
+    pub fn of(case: &Case<'_>, scored: &Scored) -> Self {
+        let (train_scores, scores) = scored.scores.split_at(case.n_train);
+        let (train_known, known) = case.is_known.split_at(case.n_train);
+        let n_labelled = case.truth.len().saturating_sub(known.len());
+        let (train_truth, truth) = case.truth.split_at(n_labelled);
+        let truth = visible(truth, known);
+        let measured = || scores.iter().zip(&truth).zip(known).filter(|(_, is_known)| **is_known).map(|(pair, _)| pair);
+        let at = |(point, late): (f64, f64)| At {
+            point: Confusion::of(measured().map(|(score, is)| (*score >= point, *is))),
+            delayed: delayed(scores, &truth, late, DELAY),
+        };
+        let labelled = (n_labelled == case.n_train && n_labelled > 0).then(|| {
+            // Where nothing was said, no threshold finds anything.
+            let from = train_scores.iter().position(|score| !score.is_nan()).unwrap_or(n_labelled);
+            let train_truth = visible(train_truth, train_known);
+            at(best(&train_scores[from..], &train_truth[from..]).unwrap_or((scored.threshold, scored.threshold)))
+        });
+        let (ranked, labels): (Vec<f64>, Vec<bool>) = measured().map(|(score, is)| (*score, *is)).unzip();
+        let flagged: Vec<bool> = scores.iter().map(|score| *score >= scored.threshold).collect();
+        let step_nanos = u64::try_from(case.step_nanos).unwrap_or(0);
+        Self {
+            name: case.name.to_owned(),
+            span_nanos: step_nanos.saturating_mul(scores.len() as u64),
+            threshold: scored.threshold,
+            own: at((scored.threshold, scored.threshold)),
+            labelled,
+            oracle: best(scores, &truth).map(at),
+            average_precision: average_precision(&ranked, &labels),
+            vus_pr: vus_pr(scores, &truth, BUFFER),
+            episodes: Episodes::of(&flagged, &truth, GAP),
+        }
+    }
+
+    fn has_something_to_find(&self) -> bool {
+        self.episodes.n_runs > 0
+    }
+
+    fn to_json(&self) -> Value {
+        let labelled = self.labelled.as_ref();
+        json!({
+            "n": self.own.point.n(),
+            "n_anomalous": self.own.point.true_positives + self.own.point.false_negatives,
+            "threshold": finite(self.threshold),
+            "precision": self.own.point.precision(),
+            "recall": self.own.point.recall(),
+            "f1": self.own.point.f1(),
+            "auprc": self.average_precision,
+            "kd7_f1": self.own.delayed.f1(),
+            "vus_pr": self.vus_pr,
+            "labelled_threshold_f1": labelled.and_then(|at| at.point.f1()),
+            "oracle_threshold_f1": self.oracle.and_then(|at| at.point.f1()),
+            "n_alerts": self.episodes.n_alerts,
+            "n_false_alerts": self.episodes.n_false,
+            "n_runs": self.episodes.n_runs,
+            "n_runs_found": self.episodes.n_found,
+        })
+    }
+}
+
+/// The thresholds of the best F1: of plain points, and under the kd7 rule. None where there is nothing to find.
+fn best(scores: &[f64], truth: &[bool]) -> Option<(f64, f64)> {
+    Some((Curve::plain(scores, truth).best()?.0, Curve::delayed(scores, truth, DELAY).best()?.0))
+}
+
+/// A row without a value cannot be found.
+fn visible(truth: &[bool], known: &[bool]) -> Vec<bool> {
+    truth.iter().zip(known).map(|(is, is_known)| *is && *is_known).collect()
+}
+
+/// A number JSON has.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+/// The row of a contender: means over the cases in which there is something to find.
+pub fn row(protocol: &str, dataset: &str, contender: &Contender, figures: &[Figures]) -> ResultRow {
+    let rated: Vec<&Figures> = figures.iter().filter(|figure| figure.has_something_to_find()).collect();
+    let mean_of = |value: &dyn Fn(&Figures) -> Option<f64>| mean(rated.iter().filter_map(|figure| value(figure)));
+    let f1_of = |counts: Option<Confusion>| counts.map(|counts| counts.f1().unwrap_or(0.0));
+    let own = pooled(figures.iter().map(|figure| figure.own.point));
+    let late = pooled(figures.iter().map(|figure| figure.own.delayed));
+    let span_nanos = figures.iter().map(|figure| figure.span_nanos).sum();
+    let total = |of: fn(&Episodes) -> u64| figures.iter().map(|figure| of(&figure.episodes)).sum::<u64>();
+    let (n_alerts, n_false) = (total(|it| it.n_alerts), total(|it| it.n_false));
+    let by_series: Map<String, Value> = figures.iter().map(|figure| (figure.name.clone(), figure.to_json())).collect();
+    let mut row = ResultRow::new(protocol, dataset, &contender.name)
+        .with_confusion(&own)
+        .with_extra("n_series", figures.len())
+        .with_extra("n_series_rated", rated.len())
+        .with_extra("kd7_f1", mean_of(&|it| f1_of(Some(it.own.delayed))))
+        .with_extra("vus_pr", mean_of(&|it| it.vus_pr))
+        .with_extra("vus_pr_buffer", BUFFER)
+        .with_extra("pooled_f1", own.f1())
+        .with_extra("pooled_kd7_f1", late.f1())
+        .with_extra("labelled_threshold_f1", mean_of(&|it| f1_of(it.labelled.map(|at| at.point))))
+        .with_extra("labelled_threshold_kd7_f1", mean_of(&|it| f1_of(it.labelled.map(|at| at.delayed))))
+        .with_extra("oracle_threshold_f1", mean_of(&|it| f1_of(it.oracle.map(|at| at.point))))
+        .with_extra("oracle_threshold_kd7_f1", mean_of(&|it| f1_of(it.oracle.map(|at| at.delayed))))
+        .with_extra("n_alerts", n_alerts)
+        .with_extra("n_false_alerts", n_false)
+        // The same rate, of all alerts and of the false ones.
+        .with_extra("alerts_per_day", false_alerts_per_day(n_alerts, span_nanos))
+        .with_extra("false_alerts_per_day", false_alerts_per_day(n_false, span_nanos))
+        .with_extra("n_runs", total(|it| it.n_runs))
+        .with_extra("n_runs_found", total(|it| it.n_found))
+        .with_extra("by_series", Value::Object(by_series));
+    row.seed = contender.seed;
+    row.precision = mean_of(&|it| it.own.point.precision());
+    row.recall = mean_of(&|it| it.own.point.recall());
+    row.f1 = mean_of(&|it| f1_of(Some(it.own.point)));
+    row.auprc = mean_of(&|it| it.average_precision);
+    row
+}
+
+fn pooled(all: impl Iterator<Item = Confusion>) -> Confusion {
+    all.fold(Confusion::default(), |sum, counts| Confusion {
+        true_positives: sum.true_positives + counts.true_positives,
+        false_positives: sum.false_positives + counts.false_positives,
+        false_negatives: sum.false_negatives + counts.false_negatives,
+        true_negatives: sum.true_negatives + counts.true_negatives,
+    })
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, n) = values.fold((0.0, 0_u64), |(sum, n), value| (sum + value, n + 1));
+    (n > 0).then(|| sum / n as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000_000_000;
+
+    fn contender() -> Contender {
+        Contender { name: "made-up".to_owned(), seed: None, members: Vec::new() }
+    }
+
+    /// Twenty rows, the first ten of them training: a run of three in each half, the scores of `hits` 1 and else 0.
+    fn figures(name: &str, hits: &[usize], anomalous: &[usize], gaps: &[usize]) -> Figures {
+        let truth: Vec<bool> = (0..20).map(|idx| anomalous.contains(&idx)).collect();
+        let is_known: Vec<bool> = (0..20).map(|idx| !gaps.contains(&idx)).collect();
+        let score = |idx| if gaps.contains(&idx) { f64::NAN } else { f64::from(u8::from(hits.contains(&idx))) };
+        let scored = Scored { scores: (0..20).map(score).collect(), threshold: 1.0, seconds: 1.0 };
+        Figures::of(&Case { name, step_nanos: MINUTE, is_known, truth: &truth, n_train: 10 }, &scored)
+    }
+
+    #[test]
+    fn one_point_of_a_run_is_a_third_of_recall_and_all_of_it_under_the_delay_rule() {
+        let figures = figures("a", &[3, 15], &[3, 4, 15, 16, 17], &[]);
+        assert_eq!((figures.own.point.true_positives, figures.own.point.false_negatives), (1, 2));
+        assert_eq!((figures.own.point.f1(), figures.own.delayed.f1()), (Some(0.5), Some(1.0)));
+        assert_eq!(figures.labelled, Some(figures.own));
+        assert_eq!((figures.episodes.n_alerts, figures.episodes.n_false, figures.episodes.n_found), (1, 0, 1));
+    }
+
+    #[test]
+    fn a_gap_is_neither_found_nor_missed() {
+        let figures = figures("a", &[15], &[15, 16, 17], &[16, 17, 19]);
+        assert_eq!((figures.own.point.n(), figures.own.point.f1()), (7, Some(1.0)));
+        assert_eq!(figures.average_precision, Some(1.0));
+    }
+
+    #[test]
+    fn without_labels_in_training_there_is_no_labelled_threshold_and_an_oracle_is_called_one() {
+        let scored = Scored { scores: [vec![0.0; 10], vec![0.5], vec![0.0; 9]].concat(), threshold: 1.0, seconds: 1.0 };
+        let truth: Vec<bool> = (0..10).map(|idx| idx == 0).collect();
+        let case = Case { name: "m", step_nanos: MINUTE, is_known: vec![true; 20], truth: &truth, n_train: 10 };
+        let row = row("smd", "smd", &contender(), &[Figures::of(&case, &scored)]);
+        assert_eq!((row.f1, row.auprc, row.precision), (Some(0.0), Some(1.0), None));
+        assert_eq!(row.extra["oracle_threshold_f1"], json!(1.0));
+        assert_eq!(row.extra["labelled_threshold_f1"], Value::Null);
+    }
+
+    #[test]
+    fn means_are_over_series_with_something_to_find_and_alerts_over_all() {
+        let all = [
+            figures("found", &[15, 16, 17], &[15, 16, 17], &[]),
+            figures("missed", &[], &[15, 16, 17], &[]),
+            figures("quiet", &[12], &[], &[]),
+        ];
+        let row = row("aiops", "aiops", &contender(), &all);
+        assert_eq!((row.f1, row.recall, row.precision), (Some(0.5), Some(0.5), Some(1.0)));
+        assert_eq!(row.n, 30);
+        let number = |name: &str| row.extra[name].as_f64().expect(name);
+        assert_eq!((number("n_series"), number("n_series_rated")), (3.0, 2.0));
+        assert_eq!((number("n_alerts"), number("n_false_alerts")), (2.0, 1.0));
+        assert!((number("false_alerts_per_day") - 48.0).abs() < 1e-9, "one in thirty minutes");
+        assert!((number("pooled_f1") - 0.6).abs() < 1e-9, "three found, three missed, one false");
+        assert_eq!(row.extra["by_series"]["quiet"]["n_alerts"], json!(1));
+    }
+}
