@@ -1,7 +1,7 @@
 //! Service latency: a service whose traces take longer than usual in it, on the way into it, or on the way out of it.
 //!
 //! Station 7, on what a service did within one step ([`crate::traces::services`]), so a slow service is one alert,
-//! not one for each trace. Our own, made for the faults of Nezha: Yu, Chen, Li, Chen, Zhang, Zheng, "Nezha: Interpretable
+//! not one for each trace. Our own, made for the faults of Nezha: Yu, Chen, Li, Chen, Li, Zheng, "Nezha: Interpretable
 //! Fine-Grained Root Causes Analysis for Microservices on Multi-modal Observability Data", FSE 2023. Of each time the
 //! logarithm is compared with the median of its operation or call (`baseline`); a trace is the mean of its differences, for
 //! each of the three parts; the step is the median of its traces, so that one slow trace is nothing, in standard errors:
