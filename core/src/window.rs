@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     series::{GroupWindow, SeriesWindow},
+    service::ServiceWindow,
     template::{RecordId, TemplateId, TemplateTexts},
     trace::TraceWindow,
 };
@@ -22,6 +23,8 @@ pub enum Signal {
     Groups,
     /// Traces, as trees of spans.
     Traces,
+    /// Traces, as what those of one step spent in and around one service.
+    Services,
 }
 
 impl Signal {
@@ -31,7 +34,7 @@ impl Signal {
         match self {
             Self::Logs => "logs",
             Self::Series | Self::Groups => "metrics",
-            Self::Traces => "traces",
+            Self::Traces | Self::Services => "traces",
         }
     }
 }
@@ -210,6 +213,8 @@ pub enum Window<'a> {
     Group(GroupWindow<'a>),
     /// One trace.
     Trace(TraceWindow<'a>),
+    /// One service within one step.
+    Service(ServiceWindow<'a>),
 }
 
 /// The item of a window that decided a score, as an alert tells of it.
@@ -232,6 +237,7 @@ impl<'a> Window<'a> {
             Self::Series(_) => Signal::Series,
             Self::Group(_) => Signal::Groups,
             Self::Trace(_) => Signal::Traces,
+            Self::Service(_) => Signal::Services,
         }
     }
 
@@ -259,7 +265,13 @@ impl<'a> Window<'a> {
         if let Self::Trace(window) = self { Some(window) } else { None }
     }
 
-    /// Which session, series, instance or trace it belongs to.
+    /// What one service did within one step, where it is that.
+    #[must_use]
+    pub fn as_service(&self) -> Option<&ServiceWindow<'a>> {
+        if let Self::Service(window) = self { Some(window) } else { None }
+    }
+
+    /// Which session, series, instance, trace or service it belongs to.
     #[must_use]
     pub fn key(&self) -> &'a WindowKey {
         match self {
@@ -267,6 +279,7 @@ impl<'a> Window<'a> {
             Self::Series(window) => window.key,
             Self::Group(window) => window.key,
             Self::Trace(window) => window.key,
+            Self::Service(window) => window.key,
         }
     }
 
@@ -278,6 +291,7 @@ impl<'a> Window<'a> {
             Self::Series(window) => window.span_unix_nano(),
             Self::Group(window) => window.span_unix_nano(),
             Self::Trace(window) => window.span_unix_nano(),
+            Self::Service(window) => window.span_unix_nano(),
         }
     }
 
@@ -289,24 +303,27 @@ impl<'a> Window<'a> {
             Self::Series(window) => window.culprit(idx),
             Self::Group(window) => window.culprit(idx),
             Self::Trace(window) => window.culprit(idx),
+            Self::Service(window) => window.culprit(idx),
         }
     }
 
-    /// Whether nothing of its session has come before. A series or an instance has no session: each of its windows counts.
+    /// Whether nothing of its session has come before. A series, an instance or a service has no session: each
+    /// of its windows counts.
     #[must_use]
     pub fn is_first(&self) -> bool {
         match self {
             Self::Log(window) => window.fresh == 0 && window.n_dropped == 0,
-            Self::Series(_) | Self::Group(_) | Self::Trace(_) => true,
+            Self::Series(_) | Self::Group(_) | Self::Trace(_) | Self::Service(_) => true,
         }
     }
 
-    /// Whether nothing more of its session will come. A series goes on; its windows are judged as they are.
+    /// Whether nothing more of its session will come. A series or a service goes on; its windows are judged as they
+    /// are.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         match self {
             Self::Log(window) => window.is_closed(),
-            Self::Series(_) | Self::Group(_) => false,
+            Self::Series(_) | Self::Group(_) | Self::Service(_) => false,
             Self::Trace(_) => true,
         }
     }

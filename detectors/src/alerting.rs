@@ -264,8 +264,8 @@ impl Alerter {
     /// Remembers the worst of a session until it has ended.
     fn account(&mut self, window: &Window<'_>, scored: &Scored) {
         let Scored { detector, p_value, .. } = *scored;
-        // A series has no end at which its worst could be told.
-        if matches!(window.signal(), Signal::Series | Signal::Groups) {
+        // A series or a service has no end at which its worst could be told.
+        if matches!(window.signal(), Signal::Series | Signal::Groups | Signal::Services) {
             self.ledger_of(detector).drift.observe(p_value);
             return;
         }

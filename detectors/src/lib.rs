@@ -5,7 +5,8 @@
 //!            windowing              algorithms/          calibrate                alerting
 //! ```
 //!
-//! Spans become windows in [`traces`] instead: `SpanBatch -> TraceAssembler -> Window`.
+//! Spans become windows in [`traces`] instead: `SpanBatch -> TraceAssembler -> Window`, one for each trace, and from those
+//! `ServiceStation -> Window`, one for each service and step.
 //!
 //! [`Monitor`] takes the detectors of one deployment through warm-up, fitting, calibration and service.
 //! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines.
@@ -48,5 +49,5 @@ pub use lifecycle::{Monitor, MonitorConfig, MonitorEvent, Outcome, Scores, WarmU
 pub use model::{Artifact, Model, Provenance};
 pub use registry::{Entry, REGISTRY, entry, nearest};
 pub use series::{Call, SeriesConfig, SeriesStation, SeriesStats};
-pub use traces::{TraceAssembler, TraceConfig, TraceStats};
+pub use traces::{ServiceConfig, ServiceStation, ServiceStats, TraceAssembler, TraceConfig, TraceStats};
 pub use windowing::{Emit, Ready, WindowConfig, WindowStats, Windower};

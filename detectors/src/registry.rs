@@ -27,6 +27,8 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::mahalanobis::Mahalanobis>(),
     Entry::of::<algorithms::donut::Donut>(),
     Entry::of::<algorithms::robust_pca::RobustPca>(),
+    Entry::of::<algorithms::trace_vector::TraceVector>(),
+    Entry::of::<algorithms::service_latency::ServiceLatency>(),
 ];
 
 /// The entry called `name`.

@@ -1,4 +1,6 @@
-//! Sessions, series and instances for tests and benches: template ids or a seed in, windows out.
+//! Sessions, series, instances and traces for tests and benches: template ids or a seed in, windows out.
+
+mod traces;
 
 use std::{
     f64::consts::TAU,
@@ -13,6 +15,8 @@ use faultline_core::{
     Detector, GroupWindow, LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Score, SeriesKind, SeriesWindow,
     TemplateId, TemplateTexts, Window, WindowKey, WindowState,
 };
+
+pub use self::traces::{ServiceFixture, TraceFixture, application, service_minutes};
 
 static SERVICES: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("service")]);
 

@@ -24,6 +24,7 @@
 mod ids;
 mod names;
 mod open;
+pub mod services;
 pub mod shape;
 mod tree;
 
@@ -34,12 +35,15 @@ use faultline_core::{SpanBatch, SpanEntry, TraceWindow, Window, WindowKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::shape::{PathTime, Shape};
 use self::{
     ids::{TraceId, span_id, trace_id},
     names::Names,
     open::{LONGEST_NANOS, Limits, OpenSpan, OpenTraces, Place},
     tree::TreeBuilder,
+};
+pub use self::{
+    services::{ServiceConfig, ServiceStation, ServiceStats},
+    shape::{PathTime, Shape},
 };
 use crate::error::Error;
 

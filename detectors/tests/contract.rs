@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use faultline_core::{Detector, Evidence, Overdue, RecordId, Score, Signal, TemplateTexts, Window};
 use faultline_detectors::{
     Entry, REGISTRY,
-    testing::{GroupFixture, SeriesFixture, Session, score_all, synthetic},
+    testing::{
+        GroupFixture, SeriesFixture, ServiceFixture, Session, TraceFixture, application, score_all, service_minutes,
+        synthetic,
+    },
 };
 use serde_json::{Value, json};
 
@@ -25,6 +28,16 @@ static LATER_SERIES: LazyLock<SeriesFixture> = LazyLock::new(|| SeriesFixture::s
 static INSTANCE: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("a", 1, 0, 1500, 0.0));
 
 static LATER_INSTANCE: LazyLock<GroupFixture> = LazyLock::new(|| GroupFixture::coupled("a", 2, 1500, 600, 0.1));
+
+static TRACES: LazyLock<Vec<TraceFixture>> =
+    LazyLock::new(|| application(1, 400, 0.0).into_iter().map(|(trace, _)| trace).collect());
+
+static LATER_TRACES: LazyLock<Vec<(TraceFixture, bool)>> = LazyLock::new(|| application(2, 100, 0.3));
+
+static MINUTES: LazyLock<Vec<ServiceFixture>> =
+    LazyLock::new(|| service_minutes(1, 1_000, 30, 0.0).into_iter().map(|(minute, _)| minute).collect());
+
+static LATER_MINUTES: LazyLock<Vec<(ServiceFixture, bool)>> = LazyLock::new(|| service_minutes(2, 1_030, 30, 0.3));
 
 static ODD_SESSIONS: LazyLock<[Session; 5]> = LazyLock::new(|| {
     [
@@ -79,6 +92,43 @@ static ODD_INSTANCES: LazyLock<Vec<GroupFixture>> = LazyLock::new(|| {
     ]
 });
 
+static ODD_TRACES: LazyLock<Vec<TraceFixture>> = LazyLock::new(|| {
+    let mut odd = vec![
+        TraceFixture::empty("empty"),
+        TraceFixture::of("one", &[(None, "gateway", 0, 5)]),
+        TraceFixture::of("unknown", &[(None, "nobody", 0, 5), (Some(0), "knows", 1, 2), (Some(0), "knows", 3, 0)]),
+        TraceFixture::of("two roots", &[(None, "gateway", 0, 5), (None, "gateway", 1, 5)]),
+        TraceFixture::of("nameless", &[(None, "", 0, 0), (Some(0), "", 0, 0)]),
+    ];
+    let mut orphans = TRACES[0].clone();
+    orphans.spans.iter_mut().for_each(|span| (span.parent, span.is_orphan) = (u32::MAX, true));
+    let mut cut = TRACES[1].clone();
+    cut.n_dropped = 7;
+    let mut endless = TRACES[2].clone();
+    endless.spans.iter_mut().for_each(|span| span.duration_nanos = i64::MAX);
+    let mut early = TRACES[3].clone();
+    early.spans.iter_mut().for_each(|span| (span.start_unix_nano, span.duration_nanos) = (i64::MIN, 0));
+    odd.extend([orphans, cut, endless, early]);
+    odd
+});
+
+static ODD_MINUTES: LazyLock<Vec<ServiceFixture>> = LazyLock::new(|| {
+    let changed = |change: fn(&mut ServiceFixture)| {
+        let mut minute = MINUTES[0].clone();
+        change(&mut minute);
+        minute
+    };
+    vec![
+        changed(|minute| minute.entries.clear()),
+        changed(|minute| minute.names.clear()),
+        changed(|minute| minute.entries.iter_mut().for_each(|entry| entry.nanos = i64::MAX)),
+        changed(|minute| minute.entries.iter_mut().for_each(|entry| entry.nanos = 0)),
+        changed(|minute| minute.start_unix_nano = i64::MAX),
+        changed(|minute| minute.start_unix_nano = i64::MIN),
+        changed(|minute| minute.key.session = "nobody".into()),
+    ]
+});
+
 /// Fitting may be slow, so each detector is fitted once; tests load what it wrote.
 static SNAPSHOTS: LazyLock<BTreeMap<&'static str, Vec<u8>>> = LazyLock::new(|| {
     REGISTRY.iter().map(|entry| (entry.name, fit(entry).snapshot().expect("a fitted model can be written"))).collect()
@@ -92,16 +142,13 @@ fn load(entry: &Entry) -> Box<dyn Detector> {
     entry.load(&Value::Null, &SNAPSHOTS[entry.name]).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn no_windows(signal: Signal) -> ! {
-    panic!("the suite has no windows of {signal:?}: they come with the first detector of that signal")
-}
-
 fn training_windows(signal: Signal) -> Vec<Window<'static>> {
     match signal {
         Signal::Logs => TRAINING.iter().map(Session::closed).collect(),
         Signal::Series => SERIES.pieces(100).collect(),
         Signal::Groups => INSTANCE.pieces(100).collect(),
-        Signal::Traces => no_windows(signal),
+        Signal::Traces => TRACES.iter().map(TraceFixture::window).collect(),
+        Signal::Services => MINUTES.iter().map(ServiceFixture::window).collect(),
     }
 }
 
@@ -126,7 +173,8 @@ fn later_windows(signal: Signal) -> Vec<Window<'static>> {
             windows.extend(LATER_INSTANCE.pieces(1).take(100));
             windows.extend((100..600).step_by(50).map(|start| LATER_INSTANCE.window(start..start + 50)));
         }
-        Signal::Traces => no_windows(signal),
+        Signal::Traces => windows.extend(LATER_TRACES.iter().map(|(trace, _)| trace.window())),
+        Signal::Services => windows.extend(LATER_MINUTES.iter().map(|(minute, _)| minute.window())),
     }
     windows
 }
@@ -143,7 +191,8 @@ fn labelled_windows(signal: Signal) -> Vec<(Window<'static>, bool)> {
             let is_spoiled = LATER_INSTANCE.is_spoiled.chunks(10).map(|is_spoiled| is_spoiled.contains(&true));
             LATER_INSTANCE.pieces(10).zip(is_spoiled).collect()
         }
-        Signal::Traces => no_windows(signal),
+        Signal::Traces => LATER_TRACES.iter().map(|(trace, is_spoiled)| (trace.window(), *is_spoiled)).collect(),
+        Signal::Services => LATER_MINUTES.iter().map(|(minute, is_slow)| (minute.window(), *is_slow)).collect(),
     }
 }
 
@@ -157,15 +206,20 @@ fn odd_windows(signal: Signal) -> Vec<Window<'static>> {
         }
         Signal::Series => ODD_SERIES.iter().map(SeriesFixture::whole).collect(),
         Signal::Groups => ODD_INSTANCES.iter().map(GroupFixture::whole).collect(),
-        Signal::Traces => no_windows(signal),
+        Signal::Traces => ODD_TRACES.iter().map(TraceFixture::window).collect(),
+        Signal::Services => ODD_MINUTES.iter().map(ServiceFixture::window).collect(),
     }
 }
 
 /// The records behind the items of a window, one for each.
 fn records_of(window: &Window<'_>) -> Vec<RecordId> {
-    let of_log: Option<Vec<RecordId>> =
-        window.as_log().map(|log| log.records.iter().map(|entry| entry.record).collect());
-    of_log.or_else(|| window.as_series().map(|series| series.records.to_vec())).unwrap_or_default()
+    match window {
+        Window::Log(log) => log.records.iter().map(|entry| entry.record).collect(),
+        Window::Series(series) => series.records.to_vec(),
+        Window::Trace(trace) => trace.spans.iter().map(|span| span.record).collect(),
+        Window::Service(service) => service.entries.iter().map(|entry| entry.record).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn scores_of(detector: &mut dyn Detector, windows: &[Window<'_>]) -> Vec<Option<Score>> {

@@ -77,6 +77,8 @@ pub struct ParserConfig {
 pub enum SessionRule {
     /// The trace id.
     TraceId,
+    /// The span id: what one operation writes, apart from what runs beside it in the same trace.
+    SpanId,
     /// A log attribute of this name; a field of the line format is one.
     Attribute(String),
     /// A resource attribute of this name.

@@ -347,6 +347,7 @@ impl Parser for LogParser {
             let text = |column: &'_ arrow::array::StringArray| column.is_valid(row);
             let line = Line {
                 trace_id: if text(batch.trace_id()) { batch.trace_id().value(row) } else { "" },
+                span_id: if text(batch.span_id()) { batch.span_id().value(row) } else { "" },
                 attributes: if text(batch.attributes()) { batch.attributes().value(row) } else { "" },
                 resource: dict_value(batch.resource(), row).unwrap_or(""),
                 service: dict_value(services, row).unwrap_or(""),

@@ -12,6 +12,7 @@ use crate::{config::SessionRule, mask::ParamSpan};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Line<'a> {
     pub(crate) trace_id: &'a str,
+    pub(crate) span_id: &'a str,
     /// JSON object.
     pub(crate) attributes: &'a str,
     /// JSON object.
@@ -32,6 +33,7 @@ pub(crate) fn session_of<'a>(rules: &[SessionRule], line: &Line<'a>) -> (Cow<'a,
 fn names_writer(rule: &SessionRule) -> bool {
     match rule {
         SessionRule::TraceId
+        | SessionRule::SpanId
         | SessionRule::Attribute(_)
         | SessionRule::ResourceAttribute(_)
         | SessionRule::Param(_) => false,
@@ -47,6 +49,7 @@ fn apply<'a>(rule: &SessionRule, line: &Line<'a>) -> Option<Cow<'a, str>> {
     let given = |text: &'a str| (!text.is_empty()).then_some(Cow::Borrowed(text));
     match rule {
         SessionRule::TraceId => given(line.trace_id),
+        SessionRule::SpanId => given(line.span_id),
         SessionRule::Attribute(name) | SessionRule::Writer(name) => json_field(line.attributes, name),
         SessionRule::ResourceAttribute(name) => json_field(line.resource, name),
         SessionRule::Param(kind) => first_param(*kind, line).and_then(given),
@@ -100,6 +103,11 @@ mod tests {
         assert_eq!(session_of(&rules, &line), ("cart".into(), true));
         line.service = "";
         assert_eq!(session_of(&rules, &line), ("s".into(), true));
+        (line.trace_id, line.span_id) = ("ab", "c");
+        let by_span = [SessionRule::SpanId, SessionRule::TraceId];
+        assert_eq!(session_of(&by_span, &line), ("c".into(), false));
+        line.span_id = "";
+        assert_eq!(session_of(&by_span, &line), ("ab".into(), false));
     }
 
     #[test]

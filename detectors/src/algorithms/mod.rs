@@ -18,4 +18,6 @@ pub mod ngram;
 pub mod profile_forecast;
 pub mod robust_pca;
 pub mod robust_z;
+pub mod service_latency;
 pub mod severe_incident;
+pub mod trace_vector;

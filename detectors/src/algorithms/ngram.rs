@@ -6,6 +6,11 @@
 //! when concurrent tasks interleave in one session, because then any order may be normal, and where sessions are cut at a
 //! cap, because then they may end after anything.
 //!
+//! With `min_context` 4, without `judges_end`, and sessions that are spans (`parser.session: [span_id]`) it is the log flow by which
+//! faults are found that change what a service writes but not how long it takes. On the part of Nezha's TrainTicket that is
+//! given, by a Python model, all 11 wrong returns and all 4 exceptions had such spans, and .12 % of the spans outside of
+//! them did; the defaults call 2.3 % of those unknown, and with traces as sessions, in which services interleave, 18 %.
+//!
 //! As in the paper's code the end of a session counts as a record, so that one that breaks off is noticed; judged when it
 //! has ended. Its start does not: the first n-1 records are not judged, which changes no figure on HDFS.
 
@@ -30,13 +35,19 @@ pub struct Config {
     /// Times an n-gram must occur in training to be normal. 1, the default, is the paper's rule; raise it when the
     /// training data may hold anomalies.
     pub min_support: u32,
+    /// Times the predecessors must have occurred for what follows them to be judged. Default 0, the paper's rule; raise it
+    /// where new operations are added often, so that what is new is not abnormal in itself.
+    pub min_context: u32,
+    /// Whether the end of a session is judged like a record. Default true; turn it off where sessions break off as a matter
+    /// of course.
+    pub judges_end: bool,
     /// Distinct n-grams to remember, a memory bound. Beyond it nothing new is learned.
     pub max_ngrams: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { n: 2, min_support: 1, max_ngrams: 1_000_000 }
+        Self { n: 2, min_support: 1, min_context: 0, judges_end: true, max_ngrams: 1_000_000 }
     }
 }
 
@@ -133,8 +144,20 @@ impl Model {
     }
 
     fn is_unknown(&self, records: &[LogEntry], idx: usize) -> bool {
-        self.context(records, idx)
-            .is_some_and(|context| self.support(&context, template_at(records, idx)) < self.config.min_support)
+        let template = template_at(records, idx);
+        if template == END && !self.config.judges_end {
+            return false;
+        }
+        self.context(records, idx).is_some_and(|context| {
+            self.support(&context, template) < self.config.min_support && self.is_settled(&context)
+        })
+    }
+
+    /// Whether the predecessors were seen often enough to say what follows them.
+    fn is_settled(&self, context: &Context) -> bool {
+        let followers = self.followers.get(context).map_or(&[][..], Vec::as_slice);
+        let n_seen: u64 = followers.iter().map(|follower| u64::from(follower.1)).sum();
+        n_seen >= u64::from(self.config.min_context)
     }
 
     /// The fresh positions that have enough predecessors, the end of an ended session among them.
@@ -344,6 +367,17 @@ mod tests {
             evidence.summary,
             "template 9 followed 1; in normal operation it did so 0 times, of 4 times that these predecessors occurred"
         );
+    }
+
+    #[test]
+    fn what_follows_seldom_predecessors_and_the_end_may_be_left_out() {
+        let config = Config { min_context: 4, judges_end: false, ..Config::default() };
+        let mut model = fit(&config, &[&[1, 2, 1, 2, 1, 2, 1, 2, 3]]);
+        let sessions = [&[1, 9][..], &[3, 9], &[8, 9], &[1]].map(|templates| Session::of("b", templates));
+        let windows: Vec<_> = sessions.iter().map(Session::closed).collect();
+        let values: Vec<_> =
+            score_all(&mut model, &windows).iter().map(|score| score.map(|score| score.value)).collect();
+        assert_eq!(values, [Some(1.0), Some(0.0), Some(0.0), Some(0.0)], "only 1 was seen four times");
     }
 
     #[test]

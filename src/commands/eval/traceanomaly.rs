@@ -5,8 +5,8 @@
 //! is flagged when it scores more: the paper's rule (p < .001 by a kernel density of training scores) had recalls of .13 to
 //! .60 when others repeated it. Four quantiles are shown, since so many normal traces are alike that they may coincide.
 //!
-//! Two baselines say what there is to gain: [`UNSEEN_PATH`], a combination of call paths that training does not have, and
-//! [`MAX_Z`], the call path that is furthest from its mean.
+//! Beside the detector `trace-vector`, two baselines say what there is to gain: [`UNSEEN_PATH`], a combination of call paths that
+//! training does not have, and [`MAX_Z`], the call path that is furthest from its mean.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +18,10 @@ use faultline_datasets::{
     loaders::{TraceVectors, Vectors, traceanomaly::Vector},
     series_metrics::Curve,
     usage::reset_peak_rss,
+};
+use faultline_detectors::{
+    Algorithm,
+    algorithms::trace_vector::{Config, Kinds, PathVector, TraceVector, UNHEARD_OF},
 };
 
 use super::{Args, sessions::is_wanted};
@@ -56,6 +60,7 @@ struct Method {
 const METHODS: &[Method] = &[
     Method { name: UNSEEN_PATH, is_seeded: false, fit: |train, _| Ok(unseen_path(train)) },
     Method { name: MAX_Z, is_seeded: false, fit: |train, _| Ok(max_z(train)) },
+    Method { name: TraceVector::NAME, is_seeded: false, fit: |train, _| trace_vector(train) },
 ];
 
 /// Whether this protocol has a method of this name.
@@ -174,6 +179,22 @@ fn max_z(train: &Vectors) -> Scorer {
     Box::new(move |batch: &[Vector<'_>]| batch.iter().map(&score).collect())
 }
 
+/// What the detector says of vectors without spans. The columns of an entry begin with that of its root.
+fn trace_vector(train: &Vectors) -> anyhow::Result<Scorer> {
+    fn vector<'a>(paths: &'a [u64], trace: &Vector<'a>) -> PathVector<'a> {
+        PathVector { root: paths.first().copied().unwrap_or(0), paths, ms: trace.values }
+    }
+    let paths_of = |trace: &Vector<'_>| trace.columns.iter().copied().map(u64::from).collect::<Vec<u64>>();
+    let paths: Vec<Vec<u64>> = train.iter().map(|trace| paths_of(&trace)).collect();
+    let vectors: Vec<PathVector<'_>> = train.iter().zip(&paths).map(|(trace, paths)| vector(paths, &trace)).collect();
+    let kinds = Kinds::fit(&Config::default(), &vectors)?;
+    let score = move |trace: &Vector<'_>| {
+        let paths = paths_of(trace);
+        kinds.judge(&vector(&paths, trace)).map_or(UNHEARD_OF, |found| found.value)
+    };
+    Ok(Box::new(move |batch: &[Vector<'_>]| batch.iter().map(&score).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fmt::Write as _, path::Path};
@@ -215,14 +236,14 @@ mod tests {
         let shown: Vec<_> = all.iter().filter(of_zero).map(|row| (row.detector.as_str(), row.n)).collect();
         assert_eq!(
             shown,
-            [("unseen-path", 123), ("max-z", 123)],
+            [("unseen-path", 123), ("max-z", 123), ("trace-vector", 123)],
             "six digits of normal traces and three abnormal ones"
         );
         assert_eq!(all.len(), METHODS.len() * QUANTILES.len());
     }
 
     #[test]
-    fn one_baseline_finds_the_path_and_the_other_the_time_as_well() {
+    fn one_baseline_finds_the_path_the_other_and_the_detector_the_time_as_well() {
         let counts = |detector: &str| {
             let all = rows(&[detector]);
             let number = |name: &str| all[0].extra[name].as_u64();
@@ -230,6 +251,7 @@ mod tests {
         };
         assert_eq!(counts(UNSEEN_PATH), (Some(1), Some(0), Some(2)));
         assert_eq!(counts(MAX_Z), (Some(2), Some(0), Some(1)));
+        assert_eq!(counts(TraceVector::NAME), (Some(2), Some(0), Some(1)));
     }
 
     #[test]

@@ -1,0 +1,123 @@
+//! Spans a second on one core from batches to scores: assembly, trace-vector on each trace, what each service did by the
+//! minute, service-latency on that. Traces of the six services of `testing`, five to nine spans each, a second apart. The
+//! bar is 200,000.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use faultline_core::{Detector, Score, SpanBatch, SpanBatchBuilder, SpanEntry, SpanRecord, Window};
+use faultline_detectors::{
+    registry,
+    testing::{TraceFixture, application, service_minutes},
+    traces::{ServiceConfig, ServiceStation, Shape, TraceAssembler, TraceConfig},
+};
+use serde_json::Value;
+
+const N_TRACES: usize = 20_000;
+const BATCH: usize = 8_192;
+
+/// Traces as batches, spans in the order in which they end.
+fn batches(traces: &[(TraceFixture, bool)]) -> Vec<SpanBatch> {
+    let mut spans: Vec<(&TraceFixture, &SpanEntry)> =
+        traces.iter().flat_map(|(trace, _)| trace.spans.iter().map(move |span| (trace, span))).collect();
+    spans.sort_by_key(|(_, span)| (span.end_unix_nano(), span.record));
+    let mut first_id = 1;
+    spans
+        .chunks(BATCH)
+        .map(|chunk| {
+            let mut builder = SpanBatchBuilder::default();
+            for (trace, span) in chunk {
+                let id = |record: u64| format!("{record:016x}");
+                let parent_span_id = span.parent().map_or(String::new(), |parent| id(trace.spans[parent].record));
+                builder.push(&SpanRecord {
+                    trace_id: &trace.key.session,
+                    span_id: &id(span.record),
+                    parent_span_id: &parent_span_id,
+                    name: &trace.operations[span.operation as usize],
+                    kind: i32::from(span.kind),
+                    service_name: &trace.services[span.service as usize],
+                    start_time_unix_nano: span.start_unix_nano,
+                    end_time_unix_nano: span.end_unix_nano(),
+                    ..SpanRecord::default()
+                });
+            }
+            let batch = builder.finish().numbered_from(first_id);
+            first_id += chunk.len() as u64;
+            batch
+        })
+        .collect()
+}
+
+/// The detectors, fitted, and the stations that feed them.
+struct Path {
+    assembler: TraceAssembler,
+    station: ServiceStation,
+    shape: Shape,
+    by_trace: Box<dyn Detector>,
+    by_service: Box<dyn Detector>,
+    scores: Vec<Option<Score>>,
+}
+
+impl Path {
+    fn new() -> Self {
+        let fit = |name: &str, windows: &[Window<'_>]| {
+            let entry = registry::entry(name).expect("it is listed");
+            entry.fit(&Value::Null, windows, 0).expect("it fits")
+        };
+        let (traces, minutes) = (application(1, 5_000, 0.0), service_minutes(1, 0, 30, 0.0));
+        let traces: Vec<Window<'_>> = traces.iter().map(|(trace, _)| trace.window()).collect();
+        let minutes: Vec<Window<'_>> = minutes.iter().map(|(minute, _)| minute.window()).collect();
+        Self {
+            assembler: TraceAssembler::new(TraceConfig::default()).expect("valid"),
+            station: ServiceStation::new(ServiceConfig::default()).expect("valid"),
+            shape: Shape::default(),
+            by_trace: fit("trace-vector", &traces),
+            by_service: fit("service-latency", &minutes),
+            scores: Vec::new(),
+        }
+    }
+
+    /// Scores what is complete.
+    fn score(&mut self) {
+        let windows = self.assembler.ready();
+        self.scores.clear();
+        self.by_trace.score(&windows, &mut self.scores);
+        for trace in windows.iter().filter_map(Window::as_trace) {
+            self.shape.measure(trace);
+            self.station.push(trace, &self.shape);
+        }
+        self.assembler.settle();
+        self.station.advance_to(self.assembler.watermark_unix_nano());
+        let windows = self.station.ready();
+        self.by_service.score(&windows, &mut self.scores);
+        self.by_service.learn(&windows);
+        self.station.settle();
+        black_box(&self.scores);
+    }
+}
+
+fn trace_score(c: &mut Criterion) {
+    let batches = batches(&application(2, N_TRACES, 0.01));
+    let n_spans: usize = batches.iter().map(SpanBatch::len).sum();
+    let mut group = c.benchmark_group("trace_score");
+    group.throughput(Throughput::Elements(n_spans as u64)).sample_size(10);
+    group.bench_function(format!("assemble_and_score/{n_spans}_spans"), |b| {
+        b.iter_batched(
+            Path::new,
+            |mut path| {
+                for batch in &batches {
+                    path.assembler.push(batch);
+                    path.score();
+                }
+                path.assembler.finish();
+                path.score();
+                path
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, trace_score);
+criterion_main!(benches);
