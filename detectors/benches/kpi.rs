@@ -10,6 +10,7 @@ use faultline_core::{Detector, GroupWindow, SeriesWindow, Window, WindowKey};
 use faultline_detectors::{
     Algorithm,
     algorithms::{
+        change_point, heavy_tail,
         mahalanobis::{self, Mahalanobis},
         profile_forecast::{self, ProfileForecast, judge_series},
     },
@@ -70,6 +71,24 @@ fn together(criterion: &mut Criterion) {
     println!("{} bytes a series", model.bytes() / N_SERIES);
 }
 
+fn tails_and_runs(criterion: &mut Criterion) {
+    let series = SeriesFixture::seasonal("load", 1, 0, N_POINTS, 0.001);
+    let mut group = criterion.benchmark_group("kpi");
+    group.throughput(Throughput::Elements(N_POINTS as u64)).sample_size(10);
+    group.bench_function(format!("heavy_tail/alone/{N_POINTS}_points"), |bencher| {
+        let config = heavy_tail::Config::default();
+        bencher
+            .iter(|| black_box(heavy_tail::judge_series(&config, SeriesFixture::STEP_NANOS, 0, &series.points)).len());
+    });
+    let points = &series.points[..N_POINTS / 10];
+    group.throughput(Throughput::Elements(points.len() as u64));
+    group.bench_function(format!("change_point/alone/{}_points", points.len()), |bencher| {
+        let config = change_point::Config::default();
+        bencher.iter(|| black_box(change_point::judge_series(&config, SeriesFixture::STEP_NANOS, 0, points)).len());
+    });
+    group.finish();
+}
+
 fn instances(criterion: &mut Criterion) {
     let key = WindowKey { stream: Arc::from("cart"), session: Arc::from("cart-1") };
     let config = mahalanobis::Config { max_columns: 256, ..mahalanobis::Config::default() };
@@ -112,5 +131,5 @@ fn instances(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, alone, together, instances);
+criterion_group!(benches, alone, together, tails_and_runs, instances);
 criterion_main!(benches);

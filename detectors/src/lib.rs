@@ -26,6 +26,7 @@ pub mod discovery;
 pub mod drift;
 pub mod error;
 pub mod evidence;
+pub mod heartbeat;
 mod language;
 mod ledger;
 pub mod lifecycle;

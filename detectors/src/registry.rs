@@ -24,6 +24,8 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::holt_winters::HoltWinters>(),
     Entry::of::<algorithms::birch::Birch>(),
     Entry::of::<algorithms::profile_forecast::ProfileForecast>(),
+    Entry::of::<algorithms::heavy_tail::HeavyTail>(),
+    Entry::of::<algorithms::change_point::ChangePoint>(),
     Entry::of::<algorithms::mahalanobis::Mahalanobis>(),
     Entry::of::<algorithms::donut::Donut>(),
     Entry::of::<algorithms::robust_pca::RobustPca>(),

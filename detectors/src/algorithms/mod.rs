@@ -3,11 +3,13 @@
 
 pub mod attention_rnn;
 pub mod birch;
+pub mod change_point;
 pub mod common_kinds;
 pub mod count_vector;
 pub mod deeplog;
 pub mod donut;
 pub mod ensemble;
+pub mod heavy_tail;
 pub mod holt_winters;
 pub mod length;
 pub mod logsed;
