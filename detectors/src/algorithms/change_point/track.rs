@@ -2,7 +2,7 @@
 
 use super::{
     Config,
-    runs::{Beliefs, Run, Runs},
+    runs::{Run, Runs},
 };
 use crate::bytes::{Reader, Writer};
 
