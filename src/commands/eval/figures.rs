@@ -8,7 +8,8 @@
 //!
 //! Three thresholds: the contender's own, which decides; the one of the best F1 on the labels of the training part (`labelled
 //! threshold`); and the one of the best F1 on the test part (`oracle threshold`). The latter two are chosen for each series, for
-//! plain points and for the kd7 rule apart.
+//! plain points and for the kd7 rule apart. Where a detector says itself which points belong to an episode and where alerts
+//! begin (`verdicts`), that decides in place of a threshold: points by episodes, the kd7 rule and alerts by onsets.
 
 use faultline_datasets::{
     Confusion, ResultRow, average_precision,
@@ -18,7 +19,10 @@ use faultline_datasets::{
 };
 use serde_json::{Map, Value, json};
 
-use super::points::{Contender, Scored};
+use super::{
+    points::{Contender, Scored},
+    verdicts::Verdicts,
+};
 
 /// Longest buffer of VUS-PR. TSB-AD takes the period of each series; one for all is simpler to compare.
 const BUFFER: usize = 100;
@@ -72,29 +76,39 @@ impl Figures {
         let (train_truth, truth) = case.truth.split_at(n_labelled);
         let truth = visible(truth, known);
         let measured = || scores.iter().zip(&truth).zip(known).filter(|(_, is_known)| **is_known).map(|(pair, _)| pair);
+        let verdicts = scored.verdicts.as_ref();
+        let (train_onsets, onsets) =
+            verdicts.map_or((train_scores, scores), |verdicts| verdicts.onsets.split_at(case.n_train));
         let at = |(point, late): (f64, f64)| At {
             point: Confusion::of(measured().map(|(score, is)| (*score >= point, *is))),
-            delayed: delayed(scores, &truth, late, DELAY),
+            delayed: delayed(onsets, &truth, late, DELAY),
         };
         let labelled = (n_labelled == case.n_train && n_labelled > 0).then(|| {
             // Where nothing was said, no threshold finds anything.
             let from = train_scores.iter().position(|score| !score.is_nan()).unwrap_or(n_labelled);
             let train_truth = visible(train_truth, train_known);
-            at(best(&train_scores[from..], &train_truth[from..]).unwrap_or((scored.threshold, scored.threshold)))
+            let chosen = best(&train_scores[from..], &train_onsets[from..], &train_truth[from..]);
+            at(chosen.unwrap_or((scored.threshold, scored.threshold)))
         });
         let (ranked, labels): (Vec<f64>, Vec<bool>) = measured().map(|(score, is)| (*score, *is)).unzip();
-        let flagged: Vec<bool> = scores.iter().map(|score| *score >= scored.threshold).collect();
+        let (own, episodes) = match verdicts {
+            Some(verdicts) => said(verdicts, case.n_train, &truth, known),
+            None => {
+                let flagged: Vec<bool> = scores.iter().map(|score| *score >= scored.threshold).collect();
+                (at((scored.threshold, scored.threshold)), Episodes::of(&flagged, &truth, GAP))
+            }
+        };
         let step_nanos = u64::try_from(case.step_nanos).unwrap_or(0);
         Self {
             name: case.name.to_owned(),
             span_nanos: step_nanos.saturating_mul(scores.len() as u64),
             threshold: scored.threshold,
-            own: at((scored.threshold, scored.threshold)),
+            own,
             labelled,
-            oracle: best(scores, &truth).map(at),
+            oracle: best(scores, onsets, &truth).map(at),
             average_precision: average_precision(&ranked, &labels),
             vus_pr: vus_pr(scores, &truth, BUFFER),
-            episodes: Episodes::of(&flagged, &truth, GAP),
+            episodes,
         }
     }
 
@@ -124,9 +138,21 @@ impl Figures {
     }
 }
 
+/// What a detector itself says of the test part.
+fn said(verdicts: &Verdicts, n_train: usize, truth: &[bool], known: &[bool]) -> (At, Episodes) {
+    let (hot, alerts) = (&verdicts.is_hot[n_train..], &verdicts.is_alert[n_train..]);
+    let measured = hot.iter().zip(truth).zip(known).filter(|(_, is_known)| **is_known);
+    let onsets: Vec<f64> = alerts.iter().map(|is| f64::from(u8::from(*is))).collect();
+    let at = At {
+        point: Confusion::of(measured.map(|((is_hot, is), _)| (*is_hot, *is))),
+        delayed: delayed(&onsets, truth, 1.0, DELAY),
+    };
+    (at, Episodes::of_alerts(alerts, hot, truth, GAP))
+}
+
 /// The thresholds of the best F1: of plain points, and under the kd7 rule. None where there is nothing to find.
-fn best(scores: &[f64], truth: &[bool]) -> Option<(f64, f64)> {
-    Some((Curve::plain(scores, truth).best()?.0, Curve::delayed(scores, truth, DELAY).best()?.0))
+fn best(scores: &[f64], onsets: &[f64], truth: &[bool]) -> Option<(f64, f64)> {
+    Some((Curve::plain(scores, truth).best()?.0, Curve::delayed(onsets, truth, DELAY).best()?.0))
 }
 
 /// A row without a value cannot be found.
@@ -208,7 +234,7 @@ mod tests {
         let truth: Vec<bool> = (0..20).map(|idx| anomalous.contains(&idx)).collect();
         let is_known: Vec<bool> = (0..20).map(|idx| !gaps.contains(&idx)).collect();
         let score = |idx| if gaps.contains(&idx) { f64::NAN } else { f64::from(u8::from(hits.contains(&idx))) };
-        let scored = Scored { scores: (0..20).map(score).collect(), threshold: 1.0, seconds: 1.0 };
+        let scored = Scored::by_threshold((0..20).map(score).collect(), 1.0, 1.0);
         Figures::of(&Case { name, step_nanos: MINUTE, is_known, truth: &truth, n_train: 10 }, &scored)
     }
 
@@ -229,8 +255,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_detector_says_decides_and_scores_only_rank() {
+        let on = |at: &[usize]| (0..20).map(|idx| at.contains(&idx)).collect::<Vec<bool>>();
+        let truth = on(&[15, 16, 17]);
+        let verdicts = Verdicts {
+            is_hot: on(&[2, 15, 16, 17, 18]),
+            is_alert: on(&[2, 15]),
+            onsets: (0..20).map(|idx| f64::from(u8::from(idx == 12 || idx == 16))).collect(),
+        };
+        // Flagging by score would find nothing.
+        let scored = Scored { verdicts: Some(verdicts), ..Scored::by_threshold(vec![0.5; 20], 1.0, 1.0) };
+        let case = Case { name: "a", step_nanos: MINUTE, is_known: vec![true; 20], truth: &truth, n_train: 10 };
+        let figures = Figures::of(&case, &scored);
+        let point = figures.own.point;
+        assert_eq!((point.true_positives, point.false_positives, point.false_negatives), (3, 1, 0));
+        assert_eq!(figures.own.delayed.f1(), Some(1.0), "an episode is one alert");
+        let episodes = figures.episodes;
+        assert_eq!((episodes.n_alerts, episodes.n_false, episodes.n_runs, episodes.n_found), (1, 0, 1, 1));
+        let oracle = figures.oracle.expect("there is something to find");
+        assert_eq!((oracle.delayed.true_positives, oracle.delayed.false_positives), (3, 1), "by onsets");
+        assert_eq!(oracle.point.false_positives, 7, "by scores, which are all alike");
+    }
+
+    #[test]
     fn without_labels_in_training_there_is_no_labelled_threshold_and_an_oracle_is_called_one() {
-        let scored = Scored { scores: [vec![0.0; 10], vec![0.5], vec![0.0; 9]].concat(), threshold: 1.0, seconds: 1.0 };
+        let scored = Scored::by_threshold([vec![0.0; 10], vec![0.5], vec![0.0; 9]].concat(), 1.0, 1.0);
         let truth: Vec<bool> = (0..10).map(|idx| idx == 0).collect();
         let case = Case { name: "m", step_nanos: MINUTE, is_known: vec![true; 20], truth: &truth, n_train: 10 };
         let row = row("smd", "smd", &contender(), &[Figures::of(&case, &scored)]);

@@ -19,6 +19,8 @@ mod series;
 mod sessions;
 mod traceanomaly;
 mod tracebench;
+mod trivial;
+mod verdicts;
 mod windows;
 
 use std::path::PathBuf;
@@ -77,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let info = known(args.protocol.as_deref().unwrap_or_default())?;
     for name in &args.detector {
-        let is_baseline = name == sessions::FLAG_ALL || name.contains('|') || traceanomaly::has_method(name);
+        let is_baseline = trivial::is_known(name) || name.contains('|') || traceanomaly::has_method(name);
         if name != "default" && !is_baseline {
             faultline_detectors::entry(name)?;
         }

@@ -12,7 +12,7 @@ use faultline_core::{
 };
 use faultline_detectors::{Entry, REGISTRY, calibrate::Calibration};
 
-use super::{Args, sessions::is_wanted};
+use super::{Args, sessions::is_wanted, verdicts::Verdicts};
 
 /// Rows handed over at a time, a window each.
 const BATCH: usize = 256;
@@ -72,6 +72,29 @@ impl<'a> Rows<'a> {
         self.values.len() / self.columns.len().max(1)
     }
 
+    /// 0 for a series.
+    pub fn n_columns(&self) -> usize {
+        self.columns.len()
+    }
+
+    pub fn step_nanos(&self) -> i64 {
+        self.step_nanos
+    }
+
+    /// Number of the step of the first row.
+    pub fn first_step(&self) -> i64 {
+        self.start_unix_nano.div_euclid(self.step_nanos.max(1))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.key.session
+    }
+
+    /// Row after row.
+    pub fn values(&self) -> &'a [f64] {
+        self.values
+    }
+
     fn window(&self, rows: Range<usize>) -> Window<'_> {
         let Self { key, service, columns, step_nanos, .. } = self;
         let n_before = i64::try_from(rows.start).unwrap_or(i64::MAX);
@@ -107,12 +130,19 @@ pub struct Scored {
     pub threshold: f64,
     /// Wall time of the rows after the training part.
     pub seconds: f64,
+    /// What the detector itself says of each row, where it tells more than a score; it then decides.
+    pub verdicts: Option<Verdicts>,
 }
 
 impl Scored {
+    /// Scores that a threshold decides on.
+    pub fn by_threshold(scores: Vec<f64>, threshold: f64, seconds: f64) -> Self {
+        Self { scores, threshold, seconds, verdicts: None }
+    }
+
     /// What a detector that cannot be fitted makes of `n_rows`.
     pub fn nothing(n_rows: usize) -> Self {
-        Self { scores: vec![f64::NAN; n_rows], threshold: f64::INFINITY, seconds: 0.0 }
+        Self::by_threshold(vec![f64::NAN; n_rows], f64::INFINITY, 0.0)
     }
 }
 
@@ -122,15 +152,16 @@ pub struct Contender {
     pub name: String,
     /// Where anything random is in it.
     pub seed: Option<u64>,
-    /// One detector, or several of which any may flag.
+    /// One detector, or several of which any may flag; none for a trivial baseline (`trivial`).
     pub members: Vec<&'static Entry>,
 }
 
 impl Contender {
-    /// Every detector of `signal` that the command line asks for, by seed, then what a user gets by default.
+    /// The trivial baselines and every detector of `signal` that the command line asks for, by seed, then what a user gets
+    /// by default.
     pub fn all(args: &Args, signal: Signal) -> Vec<Self> {
         let entries = || REGISTRY.iter().filter(move |entry| entry.signal == signal);
-        let mut all = Vec::new();
+        let mut all = Self::trivial(args, signal);
         for entry in entries().filter(|entry| is_wanted(args, entry.name)) {
             let seeds: Vec<Option<u64>> =
                 if entry.is_seeded { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
@@ -152,12 +183,14 @@ impl Contender {
     /// fitted. Scores of several members are their surprises, −ln p, of which the largest counts.
     pub fn scored(&self, rows: &Rows<'_>, n_train: usize, significance: f64) -> anyhow::Result<Option<Scored>> {
         let seed = self.seed.unwrap_or(1);
+        if self.members.is_empty() {
+            return Ok(Some(self.trivially_scored(rows, n_train, significance)));
+        }
         if let [entry] = self.members.as_slice() {
             let own = replay(entry, seed, rows, n_train)?;
-            return Ok(own.map(|own| Scored {
-                threshold: threshold(entry, &own.scores[..n_train], significance),
-                scores: own.scores,
-                seconds: own.seconds,
+            return Ok(own.map(|Replay { scores, seconds }| {
+                let threshold = threshold(entry, &scores[..n_train], significance);
+                Scored::by_threshold(scores, threshold, seconds)
             }));
         }
         let mut joint: Option<Scored> = None;
@@ -234,12 +267,17 @@ pub fn threshold(entry: &Entry, train: &[f64], significance: f64) -> f64 {
     Calibration::robust(train, CONTAMINATION, entry.is_surprise).threshold(significance).unwrap_or(f64::INFINITY)
 }
 
+/// As [`threshold`] for scores of no detector: the score from which on the p-value is at most `significance`.
+pub fn calibrated(train: &[f64], significance: f64) -> f64 {
+    Calibration::robust(train, CONTAMINATION, false).threshold(significance).unwrap_or(f64::INFINITY)
+}
+
 /// As [`threshold`] for surprises of which the largest of `n_columns` counts.
 pub fn joint_threshold(entry: &Entry, train: &[f64], significance: f64, n_columns: usize) -> f64 {
     if is_self_calibrated(entry) {
         return -(significance / n_columns.max(1) as f64).ln();
     }
-    Calibration::robust(train, CONTAMINATION, false).threshold(significance).unwrap_or(f64::INFINITY)
+    calibrated(train, significance)
 }
 
 /// The scores as surprises, −ln p, by what was said of the first `n_train` rows.
