@@ -16,7 +16,7 @@ use faultline_datasets::{
 };
 
 /// Protocols that are not about logs.
-const NOT_LOGS: &[&str] = &["aiops", "wsd", "nab", "smd", "asd", "donut", "traceanomaly"];
+const NOT_LOGS: &[&str] = &["aiops", "wsd", "nab", "smd", "asd", "donut", "traceanomaly", "nezha"];
 
 const INTRODUCTION: &str = "\
 What `faultline eval` gives on public data, beside trivial baselines and published figures. Every row can be had again with the command
@@ -37,8 +37,11 @@ const BASELINES: &[&str] = &[
     "moving-average",
     "robust-z over metrics",
     "moving-average over metrics",
+    "random",
+    "mean-z",
     "unseen-path",
     "max-z",
+    "p95-duration",
 ];
 
 /// How a figure is written.
@@ -126,6 +129,11 @@ const COLUMNS: &[Column] = &[
     Column::own("incidents", Kind::Count, |row| extra(row, "n_incidents")),
     Column::own("alerts a day", Kind::Decimal, |row| extra(row, "alerts_per_day")),
     Column::own("false alerts a day", Kind::Decimal, |row| extra(row, "false_alerts_per_day")),
+    Column::own("recall, sure minutes", Kind::Share, |row| extra(row, "sure_recall")),
+    Column::own("faults", Kind::Count, |row| extra(row, "n_faults")),
+    Column::own("faults found", Kind::Count, |row| extra(row, "n_faults_found")),
+    Column::own("normal minutes", Kind::Count, |row| extra(row, "n_normal")),
+    Column::own("false alerts an hour", Kind::Decimal, |row| extra(row, "false_alerts_per_hour")),
     Column::own("runs", Kind::Count, |row| extra(row, "n_runs")),
     Column::own("runs found", Kind::Count, |row| extra(row, "n_runs_found")),
     Column::own("records/s", Kind::Speed, |row| row.records_per_second),

@@ -136,7 +136,7 @@ fn score_all<'a>(scorer: &mut Scorer, traces: impl Iterator<Item = Vector<'a>>) 
 }
 
 /// The least of the ascending `scores` that a share of them does not exceed; not a number where there is none.
-fn quantile(scores: &[f64], share: f64) -> f64 {
+pub fn quantile(scores: &[f64], share: f64) -> f64 {
     let n_below = (share * scores.len() as f64).ceil() as usize;
     scores.get(n_below.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
