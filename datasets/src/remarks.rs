@@ -103,13 +103,14 @@ abnormal ones 110, so `unseen-path`, which looks at nothing else, is the bar to 
 
 pub(crate) const NEZHA: &str = "\
 A fault minute is one of the clock that has 25 s in common with the 200 s after an injection: what the authors list, not what can be seen. By the \
-study of these data effects begin between a minute before and a minute after the time in the list and last from two to over four minutes, and 8 of its 63 fault minutes \
-hold nothing of their fault, so that a recall of .87 was the most that any detector could have there. `recall, sure minutes` is over those fault \
+study of these data effects begin between a minute before and a minute after the time in the list and last from two to over four minutes, and 8 of the 63 fault minutes as its files cut \
+them hold nothing of their fault, so that a recall of .87 was the most that any detector could have there. `recall, sure minutes` is over those fault \
 minutes that have 25 s in common with the time in which every fault but one was under way (60 to 115 s after the injection), and in which the service has \
 a span or a log. A false alert is a run of flagged minutes that begins in a normal one, more than a minute before and 260 s after any listed injection. There are some \
 17 normal minutes: one false alert an hour cannot be told from three, and one more or less is 3.5 an hour. In one of the stretches taken for normal, 12:22 to \
 12:26 of the second day, the metrics show a service at 50 times its processor load that no list has.
 
-The constants were chosen with sight of these faults (`service-latency` gives the same from 3.5 to 5), labels are used in no fit and no threshold. Two \
+The constants were chosen with sight of these faults and normal minutes (`service-latency` gives the same from 3.5 to 5, `ngram` from 8 to 16), labels are used in no fit and no \
+threshold. `ngram, as studied` is what a study of the same data had before it was looked at by minutes of the clock. Two \
 minutes to fit on are too few for a monitor's calibration, which is why its alerts stand in rows of their own. Logs are the statements that wrote them \
 (class, line and level) rather than templates of messages, and ids in the names of operations are taken out.";

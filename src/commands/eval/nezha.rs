@@ -30,7 +30,7 @@ use serde_json::{Map, Value, json};
 
 use self::{
     feed::Part,
-    flags::{Latency, LogFlow, P95_DURATION, Traces, Watch, latest},
+    flags::{AS_STUDIED, Latency, LogFlow, P95_DURATION, Traces, Watch, latest},
     minutes::{Minute, Seen, Tally},
 };
 use super::{
@@ -41,9 +41,9 @@ use super::{
 /// The detectors, in the order in which rows join them.
 const DETECTORS: [&str; 3] = [ServiceLatency::NAME, Ngram::NAME, TraceVector::NAME];
 
-/// Whether this protocol has a baseline of this name.
+/// Whether this protocol has a way to flag minutes of this name that is no detector's.
 pub fn has_method(name: &str) -> bool {
-    name == P95_DURATION
+    [P95_DURATION, AS_STUDIED].contains(&name)
 }
 
 /// One way to flag minutes.
@@ -126,6 +126,7 @@ fn judge(training: &Part, test: &Part) -> anyhow::Result<Vec<Flagged>> {
     let (traces, steps, sessions) = (assembler.ready(), services.ready(), windower.ready());
     let (mut of_traces, mut of_steps, mut of_sessions) =
         (Traces::fit(&traces)?, Latency::fit(&steps)?, LogFlow::fit(&sessions)?);
+    let mut as_studied = LogFlow::fit_as_studied(&sessions)?;
     let mut watches = [
         Watch::fit(ServiceLatency::NAME, &steps)?,
         Watch::fit(Ngram::NAME, &sessions)?,
@@ -145,12 +146,13 @@ fn judge(training: &Part, test: &Part) -> anyhow::Result<Vec<Flagged>> {
     )?;
     test.walk_logs(&mut parser, |sessions: &[Window<'_>]| {
         of_sessions.see(sessions);
+        as_studied.see(sessions);
         of_logs.see(sessions, latest(sessions));
     })?;
 
     let constants = [
         Flagged::by_constant(ServiceLatency::NAME, of_steps.minutes(), of_steps.rule()),
-        Flagged::by_constant(Ngram::NAME, of_sessions.minutes(), LogFlow::rule()),
+        Flagged::by_constant(Ngram::NAME, of_sessions.minutes(), of_sessions.rule()),
         Flagged::by_constant(TraceVector::NAME, of_traces.minutes(), of_traces.rule()),
     ];
     let watched: Vec<Flagged> =
@@ -162,6 +164,7 @@ fn judge(training: &Part, test: &Part) -> anyhow::Result<Vec<Flagged>> {
     let watched_unions =
         [Flagged::any(&[&watched[0], &watched[1]]), Flagged::any(&[&watched[0], &watched[1], &watched[2]])];
     all.extend(constants);
+    all.push(Flagged::by_constant(AS_STUDIED, as_studied.minutes(), as_studied.rule()));
     all.extend(unions);
     all.extend(watched);
     all.extend(watched_unions);

@@ -3,8 +3,9 @@
 //! By constants, in event time; what is flagged is not learned from:
 //! - `service-latency`: a service whose z is at least `stands_out`. It goes on for three minutes at most while nothing more is
 //!   heard of it, as its alert does.
-//! - `ngram` over the logs of single spans: [`SPANS`] spans of one service in one minute with an unknown follower of
-//!   statements that training has four times at least; ends are not judged.
+//! - `ngram` over the logs of single spans: a span with an unknown follower of a statement that training has twelve times at least;
+//!   8 and 16 give the same. [`AS_STUDIED`] is what the study of these data had: four times, and two such spans of one service. Ends are not
+//!   judged.
 //! - `trace-vector`: so many traces of a minute above the [`QUANTILE`] of held-out ones as chance has once in 10,000 minutes.
 //! - [`P95_DURATION`], a baseline: a minute whose traces take longer, at their 95th percentile, than in any minute of training.
 
@@ -27,8 +28,8 @@ use super::{super::traceanomaly::quantile, minutes::MINUTE};
 /// The baseline.
 pub const P95_DURATION: &str = "p95-duration";
 
-/// Spans of one service and minute.
-const SPANS: u64 = 2;
+/// `ngram` with the constants of the study.
+pub const AS_STUDIED: &str = "ngram, as studied";
 
 /// Share of held-out traces below the threshold of `trace-vector`.
 const QUANTILE: f64 = 0.995;
@@ -106,23 +107,41 @@ impl Latency {
 /// `ngram` over what spans write.
 pub struct LogFlow {
     detector: Box<dyn Detector>,
+    min_context: u32,
+    /// Spans of one service and minute from which it is flagged.
+    least: u64,
     /// Spans with something unknown, by minute and service.
     spans: BTreeMap<(i64, String), u64>,
 }
 
+/// Times that training has a statement whose follower is judged.
+const MIN_CONTEXT: u32 = 12;
+
 /// The configuration of `ngram`.
-fn ngram_config() -> Value {
-    json!({ "min_context": 4, "judges_end": false })
+fn ngram_config(min_context: u32) -> Value {
+    json!({ "min_context": min_context, "judges_end": false })
 }
 
 impl LogFlow {
     pub fn fit(sessions: &[Window<'_>]) -> anyhow::Result<Self> {
-        Ok(Self { detector: entry(Ngram::NAME)?.fit(&ngram_config(), sessions, 0)?, spans: BTreeMap::new() })
+        Self::with(MIN_CONTEXT, 1, sessions)
     }
 
-    pub fn rule() -> String {
+    pub fn fit_as_studied(sessions: &[Window<'_>]) -> anyhow::Result<Self> {
+        Self::with(4, 2, sessions)
+    }
+
+    fn with(min_context: u32, least: u64, sessions: &[Window<'_>]) -> anyhow::Result<Self> {
+        let detector = entry(Ngram::NAME)?.fit(&ngram_config(min_context), sessions, 0)?;
+        Ok(Self { detector, min_context, least, spans: BTreeMap::new() })
+    }
+
+    pub fn rule(&self) -> String {
+        let Self { min_context, least, .. } = self;
         let ngram::Config { n, .. } = ngram::Config::default();
-        format!("{SPANS} spans of one service in a minute with an unknown {n}-gram; min_context 4, ends not judged")
+        format!(
+            "{least} or more spans of one service in a minute with an unknown {n}-gram; min_context {min_context}, ends not judged"
+        )
     }
 
     pub fn see(&mut self, sessions: &[Window<'_>]) {
@@ -143,7 +162,7 @@ impl LogFlow {
     }
 
     pub fn minutes(&self) -> BTreeSet<i64> {
-        self.spans.iter().filter(|(_, n)| **n >= SPANS).map(|((minute, _), _)| *minute).collect()
+        self.spans.iter().filter(|(_, n)| **n >= self.least).map(|((minute, _), _)| *minute).collect()
     }
 }
 
@@ -246,7 +265,7 @@ pub struct Watch {
 impl Watch {
     pub fn fit(detector: &str, windows: &[Window<'_>]) -> anyhow::Result<Self> {
         let own: &'static Entry = entry(detector)?;
-        let config = if detector == Ngram::NAME { ngram_config() } else { Value::Null };
+        let config = if detector == Ngram::NAME { ngram_config(MIN_CONTEXT) } else { Value::Null };
         let (training, calibration) = split(windows);
         let model = Model::fit(own, &config, &training, &calibration, 0.0, 0)?;
         let alerting = AlertConfig { budget: Budget::per_day(PER_DAY), ..AlertConfig::default() };

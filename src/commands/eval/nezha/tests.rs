@@ -79,6 +79,7 @@ fn each_detector_finds_the_fault_that_it_can_see_and_both_find_all() {
         ("trace-vector", "network_delay", 0.5),
         ("p95-duration", "network_delay", 0.5),
         ("ngram", "return", 0.5),
+        ("ngram, as studied", "return", 0.5),
         ("service-latency|ngram", "return", 1.0),
     ] {
         let row = by_constant(detector);
