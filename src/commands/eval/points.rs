@@ -24,6 +24,9 @@ const FIT_SHARE: f64 = 0.6;
 /// the anomalies that they hold.
 const CONTAMINATION: f64 = 0.05;
 
+/// The p-values one of which may be chosen for all series of a set, on the labels of their first halves.
+pub const LEVELS: [f64; 10] = [0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-8];
+
 /// The row of what a user gets without configuring anything.
 const DEFAULT: &str = "default";
 
@@ -128,6 +131,8 @@ pub struct Scored {
     pub scores: Vec<f64>,
     /// The score from which on a row is flagged.
     pub threshold: f64,
+    /// The same for each of [`LEVELS`]; none where thresholds are not made of p-values.
+    pub levels: Vec<f64>,
     /// Wall time of the rows after the training part.
     pub seconds: f64,
     /// What the detector itself says of each row, where it tells more than a score; it then decides.
@@ -137,7 +142,7 @@ pub struct Scored {
 impl Scored {
     /// Scores that a threshold decides on.
     pub fn by_threshold(scores: Vec<f64>, threshold: f64, seconds: f64) -> Self {
-        Self { scores, threshold, seconds, verdicts: None }
+        Self { scores, threshold, levels: Vec::new(), seconds, verdicts: None }
     }
 
     /// What a detector that cannot be fitted makes of `n_rows`.
@@ -189,8 +194,9 @@ impl Contender {
         if let [entry] = self.members.as_slice() {
             let own = replay(entry, seed, rows, n_train)?;
             return Ok(own.map(|Replay { scores, seconds }| {
-                let threshold = threshold(entry, &scores[..n_train], significance);
-                Scored::by_threshold(scores, threshold, seconds)
+                let own = Thresholds::of(entry, &scores[..n_train]);
+                let levels = LEVELS.iter().map(|level| own.at(*level)).collect();
+                Scored { levels, ..Scored::by_threshold(scores, own.at(significance), seconds) }
             }));
         }
         let mut joint: Option<Scored> = None;
@@ -198,6 +204,7 @@ impl Contender {
             let Some(own) = replay(entry, seed, rows, n_train)? else { continue };
             let joint = joint.get_or_insert_with(|| Scored::nothing(rows.len()));
             joint.threshold = -significance.ln();
+            joint.levels = LEVELS.iter().map(|level| -level.ln()).collect();
             joint.seconds += own.seconds;
             raise(&mut joint.scores, &surprises(entry, &own.scores, n_train));
         }
@@ -259,20 +266,30 @@ fn score(detector: &mut dyn Detector, rows: &Rows<'_>, part: Range<usize>, all: 
     }
 }
 
-/// The score from which on the p-value is at most `significance`, by what was said of the training part.
-pub fn threshold(entry: &Entry, train: &[f64], significance: f64) -> f64 {
-    if is_self_calibrated(entry) {
-        return -significance.ln();
+/// The scores from which on p-values are small, by what was said of the training part.
+struct Thresholds(Option<Calibration>);
+
+impl Thresholds {
+    fn of(entry: &Entry, train: &[f64]) -> Self {
+        let is_calibrated = !is_self_calibrated(entry);
+        Self(is_calibrated.then(|| Calibration::robust(train, CONTAMINATION, entry.is_surprise)))
     }
-    Calibration::robust(train, CONTAMINATION, entry.is_surprise).threshold(significance).unwrap_or(f64::INFINITY)
+
+    /// The score from which on the p-value is at most `significance`.
+    fn at(&self, significance: f64) -> f64 {
+        match &self.0 {
+            Some(calibration) => calibration.threshold(significance).unwrap_or(f64::INFINITY),
+            None => -significance.ln(),
+        }
+    }
 }
 
-/// As [`threshold`] for scores of no detector: the score from which on the p-value is at most `significance`.
+/// For scores of no detector the score from which on the p-value is at most `significance`.
 pub fn calibrated(train: &[f64], significance: f64) -> f64 {
     Calibration::robust(train, CONTAMINATION, false).threshold(significance).unwrap_or(f64::INFINITY)
 }
 
-/// As [`threshold`] for surprises of which the largest of `n_columns` counts.
+/// The same for surprises of which the largest of `n_columns` counts.
 pub fn joint_threshold(entry: &Entry, train: &[f64], significance: f64, n_columns: usize) -> f64 {
     if is_self_calibrated(entry) {
         return -(significance / n_columns.max(1) as f64).ln();
@@ -338,7 +355,7 @@ pub mod tests {
         let scores: Vec<f64> = (0..1_000).map(f64::from).chain([f64::NAN, 5_000.0]).collect();
         let surprises = surprises(entry, &scores, 1_000);
         assert!(surprises[1_000].is_nan() && surprises[500] > surprises[10] && surprises[1_001] > surprises[999]);
-        let threshold = threshold(entry, &scores[..1_000], 1e-2);
+        let threshold = Thresholds::of(entry, &scores[..1_000]).at(1e-2);
         assert!((980.0..=1_000.0).contains(&threshold), "{threshold}");
     }
 
