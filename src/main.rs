@@ -13,6 +13,7 @@ mod pipeline;
 mod progress;
 mod publication;
 mod speak;
+mod station_counts;
 mod verdicts;
 
 use std::process::ExitCode;
