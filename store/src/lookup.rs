@@ -1,8 +1,8 @@
 //! Records by their ids: what evidence shows (station 10).
 //!
 //! Segments are chosen by the id range in their names, row groups by their statistics, pages by the Parquet page
-//! index; only the columns that are shown are decoded. Cost: one footer a segment and one page run a cluster of ids. A record
-//! that no segment holds any more is left out, without a word: ids outlive the segments that people delete.
+//! index; only the columns that are shown are decoded. Cost: one footer a segment and one page run a cluster of ids.
+//! A record that no segment holds any more is left out: ids outlive the segments that people delete.
 
 use std::{
     collections::BTreeMap,
