@@ -6,6 +6,7 @@ mod channel;
 mod commands;
 mod config;
 mod dead_letters;
+mod evidence;
 mod exit;
 mod logging;
 mod out;
