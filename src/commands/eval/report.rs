@@ -39,6 +39,7 @@ const BASELINES: &[&str] = &[
     "moving-average over metrics",
     "random",
     "mean-z",
+    "pca-residual",
     "unseen-path",
     "max-z",
     "p95-duration",

@@ -1,7 +1,9 @@
-//! Baselines that no detector may lose to: flagging every row, flagging at random, and the mean distance of all metrics of a
-//! machine from their means. The first two say what a metric gives for nothing: the kd7 rule is kind to random scores.
+//! Baselines that no detector may lose to: flagging every row, flagging at random, and for machines the mean distance of all metrics
+//! from their means, and what is left of a row without its principal components. The first two say what a metric gives for nothing:
+//! the kd7 rule is kind to random scores.
 
 use faultline_core::{Signal, hash::StableHash};
+use faultline_detectors::algorithms::mahalanobis::Eigen;
 
 use super::{
     Args,
@@ -15,6 +17,13 @@ pub const RANDOM: &str = "random";
 /// The mean over metrics of their distance from their mean in training, in standard deviations.
 pub const MEAN_Z: &str = "mean-z";
 
+/// The square of what the principal components of training, those with .9 of the variance, leave of a row in standard deviations:
+/// what published figures call PCA.
+pub const PCA_RESIDUAL: &str = "pca-residual";
+
+/// Share of the variance.
+const KEPT: f64 = 0.9;
+
 /// Least standard deviation of a metric; those of machines are between 0 and 1.
 const LEAST_DEVIATION: f64 = 0.01;
 
@@ -23,7 +32,7 @@ const MOST_Z: f64 = 30.0;
 
 /// Whether there is a baseline of this name.
 pub fn is_known(name: &str) -> bool {
-    [FLAG_ALL, RANDOM, MEAN_Z].contains(&name)
+    [FLAG_ALL, RANDOM, MEAN_Z, PCA_RESIDUAL].contains(&name)
 }
 
 impl Contender {
@@ -37,8 +46,9 @@ impl Contender {
         if is_wanted(args, RANDOM) {
             all.extend(args.seeds.iter().map(|seed| of(RANDOM, Some(*seed))));
         }
-        if signal == Signal::Groups && is_wanted(args, MEAN_Z) {
-            all.push(of(MEAN_Z, None));
+        if signal == Signal::Groups {
+            let wanted = [MEAN_Z, PCA_RESIDUAL].into_iter().filter(|name| is_wanted(args, name));
+            all.extend(wanted.map(|name| of(name, None)));
         }
         all
     }
@@ -58,11 +68,16 @@ impl Contender {
                     by_row(&mut |idx, _| (hash.number(idx as u64).finish() >> 11) as f64 / (1_u64 << 53) as f64);
                 Scored::by_threshold(scores, 1.0 - significance, 0.0)
             }
-            MEAN_Z => {
-                let usual: Vec<(f64, f64)> = (0..width)
-                    .map(|column| mean_and_deviation(&rows.values()[..n_train * width], width, column))
-                    .collect();
-                let scores = by_row(&mut |_, row| mean_z(row, &usual));
+            MEAN_Z | PCA_RESIDUAL => {
+                let training = &rows.values()[..n_train * width];
+                let usual: Vec<(f64, f64)> =
+                    (0..width).map(|column| mean_and_deviation(training, width, column)).collect();
+                let scores = if self.name == MEAN_Z {
+                    by_row(&mut |_, row| z(row, &usual).map(f64::abs).sum::<f64>() / width as f64)
+                } else {
+                    let components = components(training, &usual);
+                    by_row(&mut |_, row| residual(row, &usual, &components))
+                };
                 let threshold = calibrated(&scores[..n_train], significance);
                 Scored::by_threshold(scores, threshold, 0.0)
             }
@@ -74,7 +89,7 @@ impl Contender {
     pub fn trivial_rule(&self, significance: f64, part: &str) -> String {
         match self.name.as_str() {
             RANDOM => format!("flags {significance} of the points at random"),
-            MEAN_Z => format!("p <= {significance} by calibration on {part}"),
+            MEAN_Z | PCA_RESIDUAL => format!("p <= {significance} by calibration on {part}"),
             _ => "flags everything".to_owned(),
         }
     }
@@ -88,12 +103,47 @@ fn mean_and_deviation(values: &[f64], width: usize, column: usize) -> (f64, f64)
     (mean, variance.sqrt().max(LEAST_DEVIATION))
 }
 
-/// What is not a number counts as usual.
-fn mean_z(row: &[f64], usual: &[(f64, f64)]) -> f64 {
-    let z = |(value, (mean, deviation)): (&f64, &(f64, f64))| {
-        if value.is_finite() { ((value - mean) / deviation).abs().min(MOST_Z) } else { 0.0 }
-    };
-    row.iter().zip(usual).map(z).sum::<f64>() / usual.len().max(1) as f64
+/// Standard deviations of each metric from its mean, at most [`MOST_Z`]. What is not a number counts as usual.
+fn z(row: &[f64], usual: &[(f64, f64)]) -> impl Iterator<Item = f64> {
+    row.iter().zip(usual).map(
+        |(value, (mean, deviation))| {
+            if value.is_finite() { ((value - mean) / deviation).clamp(-MOST_Z, MOST_Z) } else { 0.0 }
+        },
+    )
+}
+
+/// The principal components of the rows of `training`, the largest ones with [`KEPT`] of the variance.
+fn components(training: &[f64], usual: &[(f64, f64)]) -> Vec<Vec<f64>> {
+    let n = usual.len();
+    let mut covariance = vec![0.0; n * n];
+    for row in training.chunks_exact(n.max(1)) {
+        let row: Vec<f64> = z(row, usual).collect();
+        for (own, products) in row.iter().zip(covariance.chunks_exact_mut(n)) {
+            products.iter_mut().zip(&row).for_each(|(product, other)| *product += own * other);
+        }
+    }
+    let n_rows = (training.len() / n.max(1)).max(1) as f64;
+    covariance.iter_mut().for_each(|product| *product /= n_rows);
+    let Eigen { values, vectors } = Eigen::of(covariance, n);
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|one, other| values[*other].total_cmp(&values[*one]));
+    let total: f64 = values.iter().sum();
+    let (mut kept, mut sum) = (Vec::new(), 0.0);
+    for idx in order {
+        if sum >= KEPT * total {
+            break;
+        }
+        sum += values[idx];
+        kept.push(vectors[idx * n..(idx + 1) * n].to_vec());
+    }
+    kept
+}
+
+fn residual(row: &[f64], usual: &[(f64, f64)], components: &[Vec<f64>]) -> f64 {
+    let row: Vec<f64> = z(row, usual).collect();
+    let along = |component: &Vec<f64>| row.iter().zip(component).map(|(own, axis)| own * axis).sum::<f64>();
+    let square: f64 = row.iter().map(|own| own * own).sum();
+    (square - components.iter().map(|component| along(component).powi(2)).sum::<f64>()).max(0.0)
 }
 
 #[cfg(test)]
@@ -137,5 +187,17 @@ mod tests {
         assert_eq!(scored.scores[4], 0.0);
         assert!((scored.scores[5] - 5.0).abs() < 1e-9, "ten deviations of one of two: {:?}", scored.scores);
         assert!(scored.scores[6].is_nan());
+    }
+
+    #[test]
+    fn what_breaks_the_bond_of_two_metrics_is_left_over() {
+        // They move together; the last row but one goes as far, along the bond, the last one against it.
+        let mut values: Vec<f64> =
+            (0..200).flat_map(|idx| [f64::from(idx % 7), 10.0 - 2.0 * f64::from(idx % 7)]).collect();
+        values.extend([6.0, -2.0, 6.0, 10.0]);
+        let rows = Rows::of_machine(["smd", "m"], 2, 0, 60, &values);
+        let scored = baseline(PCA_RESIDUAL, None).trivially_scored(&rows, 200, 0.01);
+        assert!(scored.scores[200] < 1e-9, "{}", scored.scores[200]);
+        assert!(scored.scores[201] > 1.0, "{}", scored.scores[201]);
     }
 }
