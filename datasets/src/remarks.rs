@@ -58,8 +58,9 @@ Figures are means over the series that have something to find in their second ha
 points with pauses of at most 10. The row's threshold is the score with p <= 1e-4 by calibration on the first half, of which up to .05 is taken to \
 be abnormal, without a look at labels. `profile-forecast` says itself which points belong to an episode and where alerts begin, by constants that \
 are the same for every series (chosen on the first halves of the AIOps KPIs, and with sight of their labels): its plain points are those of \
-episodes, its kd7 rule and its alerts are by onsets, and AUPRC is of the largest of its spike score, the one before and its level score. `labelled` thresholds are those of the best F1 on the labels of the first half, `oracle` ones those of the \
-best F1 on the second half, both chosen for each series. VUS-PR has buffers of up to 100 points for every series, where TSB-AD takes the period of \
+episodes, its kd7 rule and its alerts are by onsets, and AUPRC is of the largest of its spike score, the one before and its level score. `one level` is one p-value for all series, the one that is best on the labels of their first halves; `labelled` thresholds are those of the best F1 on the labels of the first half of \
+each series, `oracle` ones those of the \
+best F1 on the second half, chosen for each series. VUS-PR has buffers of up to 100 points for every series, where TSB-AD takes the period of \
 each. What was not measured is a gap: it is neither to be found nor flagged. A detector that does not warm up by itself is fitted on the first 60 % of \
 the first half and calibrated on the rest. `default` flags what any default detector flags; the false-discovery rate and the budget of \
 `faultline run` are not in it.",
