@@ -189,8 +189,8 @@ pub fn row(protocol: &str, dataset: &str, contender: &Contender, figures: &[Figu
     let span_nanos = figures.iter().map(|figure| figure.span_nanos).sum();
     let total = |of: fn(&Episodes) -> u64| figures.iter().map(|figure| of(&figure.episodes)).sum::<u64>();
     let (n_alerts, n_false) = (total(|it| it.n_alerts), total(|it| it.n_false));
-    let [(level, shared_f1), (late_level, shared_late_f1)] =
-        shared(figures).map_or([(None, None); 2], |both| both.map(|(level, f1)| (Some(level), Some(f1))));
+    let (level, shared_f1) = shared(figures, |at| at.point).unzip();
+    let (late_level, shared_late_f1) = shared(figures, |at| at.delayed).unzip();
     let by_series: Map<String, Value> = figures.iter().map(|figure| (figure.name.clone(), figure.to_json())).collect();
     let mut row = ResultRow::new(protocol, dataset, &contender.name)
         .with_confusion(&own)
@@ -225,23 +225,20 @@ pub fn row(protocol: &str, dataset: &str, contender: &Contender, figures: &[Figu
     row
 }
 
-/// What one p-value for all series reaches on the test parts, the best for plain points and the best under the kd7 rule on the
-/// training parts, and which they are. None without labels there. A detector with constants of its own has chosen.
-fn shared(figures: &[Figures]) -> Option<[(f64, f64); 2]> {
-    let of_kind = |kind: fn(&At) -> &Confusion| {
-        let f1 = |at: &At| kind(at).f1().unwrap_or(0.0);
-        let on_training = |idx: usize| {
-            let lessons = figures.iter().filter(|figure| figure.has_lessons);
-            mean(lessons.filter_map(|figure| Some(f1(&figure.levels.get(idx)?.0))))
-        };
-        let rated = (0..LEVELS.len()).filter_map(|idx| Some((idx, on_training(idx)?)));
-        let (best, _) = rated.max_by(|one, other| one.1.total_cmp(&other.1).then(other.0.cmp(&one.0)))?;
-        let tested = figures.iter().filter(|figure| figure.has_something_to_find());
-        // A series that cannot be fitted has no levels, and is missed.
-        let on_test = mean(tested.map(|figure| figure.levels.get(best).map_or(0.0, |level| f1(&level.1))))?;
-        Some((LEVELS[best], on_test))
+/// What one p-value for all series reaches on the test parts, the one that is best on the training parts, and which it is. None
+/// without labels there; a detector with constants of its own has chosen.
+fn shared(figures: &[Figures], kind: fn(&At) -> Confusion) -> Option<(f64, f64)> {
+    let f1 = |at: &At| kind(at).f1().unwrap_or(0.0);
+    let on_training = |idx: usize| {
+        let lessons = figures.iter().filter(|figure| figure.has_lessons);
+        mean(lessons.filter_map(|figure| Some(f1(&figure.levels.get(idx)?.0))))
     };
-    Some([of_kind(|at| &at.point)?, of_kind(|at| &at.delayed)?])
+    let rated = (0..LEVELS.len()).filter_map(|idx| Some((idx, on_training(idx)?)));
+    let (best, _) = rated.max_by(|one, other| one.1.total_cmp(&other.1).then(other.0.cmp(&one.0)))?;
+    let tested = figures.iter().filter(|figure| figure.has_something_to_find());
+    // A series that cannot be fitted has no levels, and is missed.
+    let on_test = mean(tested.map(|figure| figure.levels.get(best).map_or(0.0, |level| f1(&level.1))))?;
+    Some((LEVELS[best], on_test))
 }
 
 fn pooled(all: impl Iterator<Item = Confusion>) -> Confusion {
