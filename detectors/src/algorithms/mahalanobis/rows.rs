@@ -57,7 +57,7 @@ impl Rows {
             while self.len() > max_rows {
                 self.thin();
             }
-            if self.cells.capacity() > 2 * most {
+            if self.cells.capacity() > most + most / 4 {
                 self.cells.shrink_to(most);
             }
         }
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!((rows.len(), rows.stride()), (2_000, 1));
         rows.limit(share(1_000));
         (2_000..3_000).for_each(|idx| rows.push(&[f64::from(idx); 100]));
-        let most = 2 * (share(1_000) + 100) * size_of::<f32>();
+        let most = (share(1_000) + 100) * size_of::<f32>() * 5 / 4;
         assert!(rows.bytes() <= most && rows.len() > 80, "{} in {} bytes", rows.len(), rows.bytes());
         let stride = rows.stride() as usize;
         assert!(first_cells(&rows).iter().enumerate().all(|(idx, cell)| *cell == (stride * idx) as f32), "evenly");
