@@ -156,7 +156,7 @@ fn through_station(n_series: usize, n_points: usize, names: &[&str]) -> Result<u
     };
     let texts: Vec<(String, String)> = (0..n_series).map(text).collect();
     let before = resident_kib()?;
-    let mut station = SeriesStation::new(SeriesConfig::default())?;
+    let mut station = SeriesStation::new(SeriesConfig { max_series: n_series, ..SeriesConfig::default() })?;
     let fit = |name: &&str| entry(name)?.fit(&config_of(name, n_series), &[], 0);
     let mut detectors = names.iter().map(fit).collect::<Result<Vec<_>, _>>()?;
     let mut scores = Vec::new();
