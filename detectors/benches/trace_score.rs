@@ -2,7 +2,7 @@
 //! minute, service-latency on that. Traces of the six services of `testing`, five to nine spans each, a second apart. The
 //! bar is 200,000.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use faultline_core::{Detector, Score, SpanBatch, SpanBatchBuilder, SpanEntry, SpanRecord, Window};
@@ -100,7 +100,7 @@ fn trace_score(c: &mut Criterion) {
     let batches = batches(&application(2, N_TRACES, 0.01));
     let n_spans: usize = batches.iter().map(SpanBatch::len).sum();
     let mut group = c.benchmark_group("trace_score");
-    group.throughput(Throughput::Elements(n_spans as u64)).sample_size(10);
+    group.throughput(Throughput::Elements(n_spans as u64));
     group.bench_function(format!("assemble_and_score/{n_spans}_spans"), |b| {
         b.iter_batched(
             Path::new,
@@ -119,5 +119,15 @@ fn trace_score(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, trace_score);
+/// Ten samples in three seconds.
+fn quick() -> Criterion {
+    let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
+    Criterion::default().sample_size(10).warm_up_time(warm_up).measurement_time(measurement)
+}
+
+criterion_group! {
+    name = benches;
+    config = quick();
+    targets = trace_score
+}
 criterion_main!(benches);
