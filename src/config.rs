@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use faultline_detectors::{alerting::AlertConfig, lifecycle::MonitorConfig, windowing::WindowConfig};
+use faultline_detectors::{
+    SeriesConfig, ServiceConfig, TelemetryConfig, TraceConfig, alerting::AlertConfig, lifecycle::MonitorConfig,
+    windowing::WindowConfig,
+};
 use faultline_ingest::{FilesConfig, OtlpConfig};
 use faultline_parsers::ParserConfig;
 use faultline_rca::RcaConfig;
@@ -27,6 +30,12 @@ pub struct Config {
     pub parser: ParserConfig,
     /// How records become windows.
     pub windowing: WindowConfig,
+    /// How metrics, and spans as rate, errors and durations, become series.
+    pub series: SeriesConfig,
+    /// How spans become traces.
+    pub traces: TraceConfig,
+    /// How traces become what services did within a step.
+    pub services: ServiceConfig,
     /// Which detectors run and how they are fitted.
     pub detection: MonitorConfig,
     /// When a score becomes an alert.
@@ -201,6 +210,12 @@ impl Config {
 }
 
 impl Config {
+    /// The configuration of station 6 for metrics and spans.
+    pub fn telemetry(&self) -> TelemetryConfig {
+        let (series, traces, services) = (self.series.clone(), self.traces.clone(), self.services.clone());
+        TelemetryConfig { series, traces, services }
+    }
+
     /// The configuration of stations 7 and 8, which share one object.
     pub fn monitor(&self) -> MonitorConfig {
         MonitorConfig { alerting: self.alerting.clone(), ..self.detection.clone() }

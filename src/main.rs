@@ -6,6 +6,7 @@ mod channel;
 mod commands;
 mod config;
 mod dead_letters;
+mod evidence;
 mod exit;
 mod logging;
 mod out;
@@ -13,6 +14,7 @@ mod pipeline;
 mod progress;
 mod publication;
 mod speak;
+mod station_counts;
 mod verdicts;
 
 use std::process::ExitCode;

@@ -26,8 +26,10 @@ use faultline_core::{
     Alert, Batch, BoxFuture, Delivery, Outlet, OutletError, Parser, RecordId, Sink, SpanBatch, Template, TemplateId,
 };
 use faultline_detectors::{
+    Telemetry,
     adaptation::Shadows,
     lifecycle::{Fitted, Monitor, MonitorEvent, Replacement},
+    telemetry::{Judged, LaneFitted},
     windowing::Windower,
 };
 use faultline_parsers::{DrainStats, LogParser};
@@ -40,7 +42,8 @@ use crate::{
     config::Config,
     dead_letters::DeadLetters,
     publication::{MAX_MERGED, Publication, write},
-    verdicts::Verdicts,
+    station_counts,
+    verdicts::{Judges, Verdicts},
 };
 
 /// Deliveries the outlet holds before sources are told to come back later, and those of a file, which can wait.
@@ -233,7 +236,9 @@ impl Pipeline {
         let (keep_store, detect_store, publish_store) = (store.clone(), store.clone(), store.clone());
         let orders = Orders::default();
         let verdicts = Verdicts::new(store.clone(), &config.windowing);
-        let detectors = Detectors { monitor, feed, store: detect_store, orders: Arc::clone(&orders), verdicts };
+        let telemetry = Telemetry::new(&config.telemetry(), &config.monitor())?;
+        let detectors =
+            Detectors { monitor, telemetry, feed, store: detect_store, orders: Arc::clone(&orders), verdicts };
         let (accept_progress, detect_progress) = (Arc::clone(&progress), Arc::clone(&progress));
         let stations = vec![
             station("accept", move || accept(deliveries, &to_parse, first_record, dead_letters, &accept_progress))?,
@@ -364,7 +369,10 @@ fn report_failed_write(what: &'static str, error: &(dyn std::error::Error + 'sta
 
 /// What the detect station works with besides its sessions.
 struct Detectors {
+    /// Those of logs.
     monitor: Monitor,
+    /// Those of metrics and traces, with their windows.
+    telemetry: Telemetry,
     feed: Feed,
     /// Where it is written how the detectors do.
     store: Store,
@@ -377,9 +385,10 @@ impl Detectors {
     fn obey(&mut self, progress: &Progress) {
         let orders = std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner));
         for (detector, order) in orders {
+            let monitor = self.telemetry.monitor_of(&detector).unwrap_or(&mut self.monitor);
             let event = match order {
-                Order::Promote => self.monitor.promote(&detector),
-                Order::RollBack => self.monitor.roll_back(&detector),
+                Order::Promote => monitor.promote(&detector),
+                Order::RollBack => monitor.roll_back(&detector),
                 Order::Judge => {
                     self.verdicts.look();
                     continue;
@@ -392,9 +401,37 @@ impl Detectors {
         }
     }
 
+    /// One round of stations 6 to 8 over metrics and traces; the budget is shared with the detectors of logs.
+    fn judge_telemetry(&mut self, progress: &Progress) -> Vec<Alert> {
+        let Judged { alerts, events } = self.telemetry.judge();
+        events.iter().for_each(|event| progress.report(event));
+        self.telemetry.share_budget_with(self.monitor.n_judging());
+        self.monitor.share_budget_with(self.telemetry.n_judging());
+        alerts
+    }
+
+    /// How far the detectors are. What has had no input does not count, unless nothing has.
+    fn report_warm_up(&self, progress: &Progress) {
+        let logs = self.monitor.progress();
+        let share = match self.telemetry.progress() {
+            Some(others) if logs > 0.0 => others.min(logs),
+            Some(others) => others,
+            None if logs == 0.0 && self.telemetry.n_judging() > 0 => 1.0,
+            None => logs,
+        };
+        progress.warm_up.store((share * 1000.0) as u64, Ordering::Relaxed);
+        let n_alerts = self.monitor.alert_stats().n_alerts + self.telemetry.n_alerts();
+        progress.n_alerts.store(n_alerts, Ordering::Relaxed);
+    }
+
     /// Writes how the detectors do.
     fn tell(&self, time_unix_nano: i64) {
-        let status = self.monitor.status(time_unix_nano);
+        let mut status = self.monitor.status(time_unix_nano);
+        status.extend(self.telemetry.status());
+        let (series, traces, services) = self.telemetry.stats();
+        station_counts::tell("series", &series);
+        station_counts::tell("traces", &traces);
+        station_counts::tell("services", &services);
         for detector in &status {
             let name = detector.detector.clone();
             metrics::gauge!("faultline_detector_drift", "detector" => name.clone()).set(detector.drift);
@@ -414,7 +451,8 @@ impl Detectors {
     }
 }
 
-/// Stations 6 to 8: records are filed under their session, sessions with news are scored, scores become alerts.
+/// Stations 6 to 8: records are filed under their session, points under their series, spans under their trace; what has
+/// news is scored, scores become alerts.
 fn detect(
     kept: &Receiver<Kept>,
     to_localize: &Sender<Finding>,
@@ -422,28 +460,31 @@ fn detect(
     mut detectors: Detectors,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let mut last_batch = Instant::now();
+    let mut last_logs = Instant::now();
+    let mut last_telemetry = Instant::now();
     let mut newest_unix_nano = i64::MIN;
-    let mut fit: Option<JoinHandle<Fitted>> = None;
-    let mut shadow_fit: Option<JoinHandle<Shadows>> = None;
+    let mut fits = Fits::default();
     let mut n_waiting = 0;
     let mut last_told = Instant::now();
     let feed = detectors.feed;
     if feed == Feed::Live {
         detectors.monitor = detectors.monitor.deferring_fits();
+        detectors.telemetry = detectors.telemetry.deferring_fits();
     }
     progress.fitted_before(&detectors.monitor);
     loop {
         detectors.obey(progress);
         // A file has nobody who could judge, and the same file is to give the same alerts.
         if feed == Feed::Live {
-            detectors.verdicts.apply_next(&mut detectors.monitor, &windower);
+            let Detectors { monitor: logs, telemetry, verdicts, .. } = &mut detectors;
+            verdicts.apply_next(&mut Judges { logs, telemetry, windower: &windower });
         }
         if last_told.elapsed() >= STATUS_INTERVAL {
             last_told = Instant::now();
             detectors.tell(windower.watermark_unix_nano());
         }
         let mut spans = None;
+        let mut is_idle = false;
         match kept.recv_timeout(IDLE) {
             Some(Some((Batch::Logs(logs), Changed { templates, aliases }))) => {
                 if detectors.monitor.is_in_service() {
@@ -466,69 +507,133 @@ fn detect(
                     first += WARM_UP_PIECE;
                 }
                 windower.push(&logs.slice(first, logs.len() - first));
-                last_batch = Instant::now();
+                last_logs = Instant::now();
                 newest_unix_nano = windower.newest_unix_nano();
                 n_waiting += logs.len();
             }
-            Some(Some((Batch::Spans(batch), _))) => spans = Some(batch),
-            Some(Some((Batch::Metrics(_), _))) => continue,
-            // No records at all: time passes nevertheless, and sessions end.
-            Some(None) if newest_unix_nano > i64::MIN => {
-                let quiet = i64::try_from(last_batch.elapsed().as_nanos()).unwrap_or(i64::MAX);
-                windower.advance_to(newest_unix_nano.saturating_add(quiet));
+            Some(Some((Batch::Spans(batch), _))) => {
+                detectors.telemetry.push_spans(&batch);
+                last_telemetry = Instant::now();
+                spans = Some(batch);
             }
-            Some(None) => continue,
+            Some(Some((Batch::Metrics(batch), _))) => {
+                detectors.telemetry.push_metrics(&batch);
+                last_telemetry = Instant::now();
+            }
+            Some(None) => is_idle = true,
             None => break,
         }
-        if let Some(running) = fit.take() {
+        // Without records time passes nevertheless: sessions and steps end. Of a file only where it makes us wait.
+        if feed == Feed::Live || is_idle {
+            if newest_unix_nano > i64::MIN && last_logs.elapsed() >= IDLE {
+                windower.advance_to(newest_unix_nano.saturating_add(nanos_since(last_logs)));
+            }
+            if last_telemetry.elapsed() >= IDLE {
+                detectors.telemetry.rest(nanos_since(last_telemetry));
+            }
+        }
+        let mut alerts = detectors.judge_telemetry(progress);
+        let telemetry_watermark = detectors.telemetry.watermark_unix_nano().unwrap_or(i64::MIN);
+        if let Some(running) = fits.logs.take() {
             if !running.is_finished() && n_waiting < MAX_WAITING {
-                fit = Some(running);
-                // Spans go on; the windower keeps the records, and the watermark waits with them.
-                to_localize.send(Finding { spans, alerts: Vec::new(), watermark_unix_nano: i64::MIN })?;
+                fits.logs = Some(running);
+                // Metrics and spans go on; the windower keeps the records, and their watermark waits with them.
+                to_localize.send(Finding { spans, alerts, watermark_unix_nano: telemetry_watermark })?;
                 continue;
             }
             conclude(running, &mut detectors.monitor, progress)?;
         }
-        let alerts = judge(&mut windower, &mut detectors.monitor, progress);
-        to_localize.send(Finding { spans, alerts, watermark_unix_nano: windower.watermark_unix_nano() })?;
-        if let Some(job) = (feed == Feed::Live).then(|| detectors.monitor.begin_fit()).flatten() {
-            tracing::info!("the warm-up is over; the detectors are being fitted");
-            n_waiting = 0;
-            fit = Some(std::thread::Builder::new().name("faultline-fit".into()).spawn(|| job.run())?);
-        }
+        alerts.extend(judge(&mut windower, &mut detectors.monitor, progress));
+        detectors.report_warm_up(progress);
+        let watermark_unix_nano = windower.watermark_unix_nano().max(telemetry_watermark);
+        to_localize.send(Finding { spans, alerts, watermark_unix_nano })?;
         // A file has nobody who could promote a model, and the same file is to give the same alerts.
-        if feed == Feed::File {
-            continue;
+        if feed == Feed::Live {
+            n_waiting = if fits.begin(&mut detectors, progress)? { 0 } else { n_waiting };
+        }
+    }
+    fits.finish(&mut detectors, progress)?;
+    windower.finish();
+    let mut alerts = judge(&mut windower, &mut detectors.monitor, progress);
+    alerts.extend(detectors.monitor.finish());
+    let Judged { alerts: last, events } = detectors.telemetry.finish();
+    alerts.extend(last);
+    events.iter().for_each(|event| progress.report(event));
+    detectors.report_warm_up(progress);
+    detectors.tell(windower.watermark_unix_nano());
+    let telemetry_watermark = detectors.telemetry.watermark_unix_nano().unwrap_or(i64::MIN);
+    let watermark_unix_nano = windower.watermark_unix_nano().max(telemetry_watermark);
+    to_localize.send(Finding { spans: None, alerts, watermark_unix_nano })
+}
+
+/// Event time that passes with the clock while nothing comes.
+fn nanos_since(last: Instant) -> i64 {
+    i64::try_from(last.elapsed().as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Fits that run beside the service.
+#[derive(Default)]
+struct Fits {
+    logs: Option<JoinHandle<Fitted>>,
+    telemetry: Vec<JoinHandle<LaneFitted>>,
+    shadows: Option<JoinHandle<Shadows>>,
+}
+
+impl Fits {
+    /// Begins what is due and takes what is done; `true` when a first fit of log detectors begins.
+    fn begin(&mut self, detectors: &mut Detectors, progress: &Progress) -> anyhow::Result<bool> {
+        let run = |name: &str| std::thread::Builder::new().name(format!("faultline-{name}"));
+        let due = detectors.monitor.begin_fit();
+        let has_begun = due.is_some();
+        if let Some(job) = due {
+            tracing::info!("the warm-up is over; the detectors are being fitted");
+            self.logs = Some(run("fit").spawn(|| job.run())?);
+        }
+        for job in detectors.telemetry.begin_fits() {
+            self.telemetry.push(run("fit").spawn(|| job.run())?);
+        }
+        for done in self.telemetry.extract_if(.., |running| running.is_finished()) {
+            conclude_lane(done, &mut detectors.telemetry, progress)?;
         }
         // Service goes on beside a fit on recent sessions.
-        match shadow_fit.take() {
+        match self.shadows.take() {
             Some(running) if running.is_finished() => conclude_shadows(running, &mut detectors.monitor, progress)?,
-            Some(running) => shadow_fit = Some(running),
+            Some(running) => self.shadows = Some(running),
             None => {
                 if let Some(job) = detectors.monitor.begin_shadow_fit() {
-                    shadow_fit = Some(std::thread::Builder::new().name("faultline-shadow".into()).spawn(|| job.run())?);
+                    self.shadows = Some(run("shadow").spawn(|| job.run())?);
                 }
             }
         }
+        Ok(has_begun)
     }
-    let monitor = &mut detectors.monitor;
-    if let Some(running) = fit {
-        conclude(running, monitor, progress)?;
+
+    /// Waits for all of them.
+    fn finish(self, detectors: &mut Detectors, progress: &Progress) -> anyhow::Result<()> {
+        if let Some(running) = self.logs {
+            conclude(running, &mut detectors.monitor, progress)?;
+        }
+        for running in self.telemetry {
+            conclude_lane(running, &mut detectors.telemetry, progress)?;
+        }
+        if let Some(running) = self.shadows {
+            conclude_shadows(running, &mut detectors.monitor, progress)?;
+        }
+        Ok(())
     }
-    if let Some(running) = shadow_fit {
-        conclude_shadows(running, monitor, progress)?;
-    }
-    windower.finish();
-    let mut alerts = judge(&mut windower, monitor, progress);
-    alerts.extend(monitor.finish());
-    detectors.tell(windower.watermark_unix_nano());
-    to_localize.send(Finding { spans: None, alerts, watermark_unix_nano: windower.watermark_unix_nano() })
 }
 
 /// Waits for a fit and takes its models into service.
 fn conclude(fit: JoinHandle<Fitted>, monitor: &mut Monitor, progress: &Progress) -> anyhow::Result<()> {
     let fitted = fit.join().map_err(|_| anyhow::anyhow!("fitting the detectors panicked"))?;
     monitor.conclude(fitted).iter().for_each(|event| progress.report(event));
+    Ok(())
+}
+
+/// The same for detectors of metrics or traces.
+fn conclude_lane(fit: JoinHandle<LaneFitted>, telemetry: &mut Telemetry, progress: &Progress) -> anyhow::Result<()> {
+    let fitted = fit.join().map_err(|_| anyhow::anyhow!("fitting the detectors panicked"))?;
+    telemetry.conclude(fitted).iter().for_each(|event| progress.report(event));
     Ok(())
 }
 
@@ -554,8 +659,6 @@ fn judge(windower: &mut Windower, monitor: &mut Monitor, progress: &Progress) ->
         progress.report(event);
     }
     progress.fitted_until.store(monitor.fitted_until().unwrap_or(0), Ordering::Relaxed);
-    progress.n_alerts.store(monitor.alert_stats().n_alerts, Ordering::Relaxed);
-    progress.warm_up.store((monitor.progress() * 1000.0) as u64, Ordering::Relaxed);
     alerts
 }
 

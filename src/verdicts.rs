@@ -4,7 +4,7 @@
 //! station looks when the API has taken one, and when it starts, so that a verdict given while nothing ran is applied as well.
 //! One a round: a network may learn for seconds. The session of an alert is what the monitor still holds of it; after a restart,
 //! or when it is too long ago, it is looked up in the store by its key, without the numbers in its texts. What cannot be found
-//! teaches nothing, and the API says so.
+//! teaches nothing, and the API says so. Metrics and traces are looked for in memory only.
 //!
 //! A verdict is applied once, to the model that decides then. A model that is fitted or loaded later knows of it only what the
 //! recent sessions teach it.
@@ -12,9 +12,11 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use faultline_core::{
-    Alert, AlertId, Applied, LogEntry, LogWindow, Numbers, TemplateTexts, Verdict, Window, WindowKey, WindowState,
+    Alert, AlertId, Applied, LogEntry, LogWindow, Numbers, Signal, TemplateTexts, Verdict, Window, WindowKey,
+    WindowState,
 };
 use faultline_detectors::{
+    Telemetry,
     lifecycle::{Monitor, NotLearned},
     windowing::{WindowConfig, Windower},
 };
@@ -29,6 +31,25 @@ const REACH_NANOS: i64 = 3_600 * 1_000_000_000;
 /// Records within that reach beyond which a session is not put together again.
 const MAX_FOUND: usize = 4_096;
 
+/// Everything that a verdict may be for.
+pub struct Judges<'a> {
+    pub logs: &'a mut Monitor,
+    pub telemetry: &'a mut Telemetry,
+    pub windower: &'a Windower,
+}
+
+impl Judges<'_> {
+    /// Who raised `alert`.
+    fn of(&mut self, alert: &Alert) -> &mut Monitor {
+        self.telemetry.monitor_of(&alert.detector).unwrap_or(self.logs)
+    }
+
+    /// How many of them are fitted.
+    fn n_in_service(&self) -> usize {
+        usize::from(self.logs.is_in_service()) + self.telemetry.n_in_service()
+    }
+}
+
 /// The verdicts that wait for the detectors. See the file's documentation.
 pub struct Verdicts {
     store: Store,
@@ -36,8 +57,17 @@ pub struct Verdicts {
     max_records: usize,
     /// Their alerts, the earliest first.
     queue: VecDeque<AlertId>,
+    /// Those of detectors that are not fitted yet, and how many monitors were when that was looked at.
+    aside: VecDeque<AlertId>,
+    n_in_service: usize,
     /// Whether there may be more of them in the store than in the queue.
     may_be_more: bool,
+}
+
+/// Whether a verdict has been dealt with.
+enum IsApplied {
+    Yes,
+    TooSoon,
 }
 
 /// A session put together from the store.
@@ -69,7 +99,8 @@ impl Verdicts {
     pub fn new(store: Store, windowing: &WindowConfig) -> Self {
         let gap_nanos = i64::try_from(windowing.session_gap_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         let max_records = windowing.max_records_per_session;
-        Self { store, gap_nanos, max_records, queue: VecDeque::new(), may_be_more: true }
+        let (queue, aside) = (VecDeque::new(), VecDeque::new());
+        Self { store, gap_nanos, max_records, queue, aside, n_in_service: 0, may_be_more: true }
     }
 
     /// Somebody has given one.
@@ -78,37 +109,48 @@ impl Verdicts {
     }
 
     /// Applies one that waits, once there are models to apply it to.
-    pub fn apply_next(&mut self, monitor: &mut Monitor, windower: &Windower) {
-        if !monitor.is_in_service() {
+    pub fn apply_next(&mut self, judges: &mut Judges<'_>) {
+        let n_in_service = judges.n_in_service();
+        if n_in_service == 0 {
             return;
+        }
+        if self.n_in_service != n_in_service {
+            self.n_in_service = n_in_service;
+            self.queue.append(&mut self.aside);
         }
         if self.queue.is_empty() && std::mem::take(&mut self.may_be_more) {
             match self.store.waiting_feedback(BATCH) {
                 Ok(waiting) => {
                     self.may_be_more = waiting.len() == BATCH;
-                    self.queue.extend(waiting.iter().map(|feedback| feedback.alert));
+                    let waiting = waiting.iter().map(|feedback| feedback.alert);
+                    self.queue.extend(waiting.filter(|alert| !self.aside.contains(alert)));
                 }
                 Err(error) => report(&error),
             }
         }
         let Some(alert) = self.queue.pop_front() else { return };
-        if let Err(error) = self.apply(alert, monitor, windower) {
+        match self.apply(alert, judges) {
+            Ok(IsApplied::Yes) => {}
+            Ok(IsApplied::TooSoon) => self.aside.push_back(alert),
             // It would be read again at once: it waits, and what comes after it, until somebody gives another one.
-            self.may_be_more = false;
-            report(&error);
+            Err(error) => {
+                self.may_be_more = false;
+                report(&error);
+            }
         }
     }
 
-    fn apply(&self, alert: AlertId, monitor: &mut Monitor, windower: &Windower) -> Result<(), StoreError> {
+    fn apply(&self, alert: AlertId, judges: &mut Judges<'_>) -> Result<IsApplied, StoreError> {
         // As it is by now: people change their minds.
         let Some(feedback) = self.store.feedback(alert)?.filter(|feedback| feedback.outcome.is_none()) else {
-            return Ok(());
+            return Ok(IsApplied::Yes);
         };
         let verdict = feedback.verdict;
         let applied = match self.store.alert(alert)? {
+            Some(alert) if !judges.of(&alert).is_in_service() => return Ok(IsApplied::TooSoon),
             None => nothing("the alert is not in the store: nothing learned"),
-            Some(alert) if verdict == Verdict::FalsePositive => self.accept(&alert, monitor, windower),
-            Some(alert) => match monitor.confirm(&alert) {
+            Some(alert) if verdict == Verdict::FalsePositive => self.accept(&alert, judges),
+            Some(alert) => match judges.of(&alert).confirm(&alert) {
                 0 => nothing("noted; the session was not among those that teach models"),
                 _ => nothing("noted; the session teaches no model any more"),
             },
@@ -116,12 +158,15 @@ impl Verdicts {
         let Applied { n_learned, note } = &applied;
         tracing::info!(%alert, verdict = verdict.name(), n_learned, note, "a verdict on an alert was applied");
         metrics::counter!("faultline_verdicts_applied_total", "verdict" => verdict.name()).increment(1);
-        self.store.settle_feedback(alert, verdict, &applied)
+        self.store.settle_feedback(alert, verdict, &applied)?;
+        Ok(IsApplied::Yes)
     }
 
-    fn accept(&self, alert: &Alert, monitor: &mut Monitor, windower: &Windower) -> Applied {
+    fn accept(&self, alert: &Alert, judges: &mut Judges<'_>) -> Applied {
+        let windower = judges.windower;
+        let monitor = judges.of(alert);
         let mut learned = monitor.accept(alert, windower.services(), windower.templates());
-        if learned == Err(NotLearned::NotHeld) {
+        if learned == Err(NotLearned::NotHeld) && alert.signal == Signal::Logs.name() {
             match self.find(alert) {
                 Ok(None) => {}
                 Ok(Some(found)) => learned = monitor.accept_window(alert, &found.window(windower.templates())),
@@ -197,6 +242,7 @@ mod tests {
     use arrow::array::{BooleanArray, StringArray, UInt64Array};
     use faultline_core::{Batch, Feedback, LogBatchBuilder, LogRecord};
     use faultline_detectors::{
+        TelemetryConfig,
         lifecycle::{MonitorConfig, WarmUp},
         testing::{Session, synthetic},
     };
@@ -204,6 +250,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn telemetry() -> Telemetry {
+        let detectors = [("new-template".to_owned(), json!({}))].into();
+        let detection = MonitorConfig { detectors, ..MonitorConfig::default() };
+        Telemetry::new(&TelemetryConfig::default(), &detection).expect("valid")
+    }
+
+    fn judges<'a>(logs: &'a mut Monitor, telemetry: &'a mut Telemetry, windower: &'a Windower) -> Judges<'a> {
+        Judges { logs, telemetry, windower }
+    }
 
     fn cold() -> Monitor {
         let detectors = [("new-template".to_owned(), json!({}))].into();
@@ -268,10 +324,10 @@ mod tests {
         let windower = Windower::new(WindowConfig::default()).expect("valid");
         // This process has never seen the session: it was given before the restart.
         let mut verdicts = Verdicts::new(store.clone(), &WindowConfig::default());
-        verdicts.apply_next(&mut cold(), &windower);
+        verdicts.apply_next(&mut judges(&mut cold(), &mut telemetry(), &windower));
         assert_eq!(outcome(&store, &alert), None, "nobody could learn it yet");
         let mut monitor = warm();
-        verdicts.apply_next(&mut monitor, &windower);
+        verdicts.apply_next(&mut judges(&mut monitor, &mut telemetry(), &windower));
         let applied = outcome(&store, &alert).expect("applied");
         assert_eq!(applied.note, "new-template has learned from the session; things changed: 1");
         assert_eq!(applied.n_learned, 1, "99 and not 77, which came after a gap");
@@ -279,14 +335,18 @@ mod tests {
 
         let version = warm().models()[0].version();
         let mut restarted = warm();
-        Verdicts::new(store.clone(), &WindowConfig::default()).apply_next(&mut restarted, &windower);
-        verdicts.apply_next(&mut restarted, &windower);
+        Verdicts::new(store.clone(), &WindowConfig::default()).apply_next(&mut judges(
+            &mut restarted,
+            &mut telemetry(),
+            &windower,
+        ));
+        verdicts.apply_next(&mut judges(&mut restarted, &mut telemetry(), &windower));
         assert_eq!(restarted.models()[0].version(), version, "it is not offered again");
         say(&store, &alert, Verdict::TruePositive);
-        verdicts.apply_next(&mut restarted, &windower);
+        verdicts.apply_next(&mut judges(&mut restarted, &mut telemetry(), &windower));
         assert_eq!(outcome(&store, &alert), None, "nobody has said that there is one");
         verdicts.look();
-        verdicts.apply_next(&mut restarted, &windower);
+        verdicts.apply_next(&mut judges(&mut restarted, &mut telemetry(), &windower));
         assert!(outcome(&store, &alert).expect("applied").note.starts_with("noted"));
     }
 
@@ -301,8 +361,8 @@ mod tests {
         say(&store, &of_another, Verdict::FalsePositive);
         let windower = Windower::new(WindowConfig::default()).expect("valid");
         let (mut verdicts, mut monitor) = (Verdicts::new(store.clone(), &WindowConfig::default()), warm());
-        verdicts.apply_next(&mut monitor, &windower);
-        verdicts.apply_next(&mut monitor, &windower);
+        verdicts.apply_next(&mut judges(&mut monitor, &mut telemetry(), &windower));
+        verdicts.apply_next(&mut judges(&mut monitor, &mut telemetry(), &windower));
         let note = |alert: &Alert| outcome(&store, alert).expect("settled all the same").note;
         assert_eq!(note(&elsewhere), "the session is no longer held: nothing learned");
         assert_eq!(note(&of_another), "the detector that alerted is not in service: nothing learned");

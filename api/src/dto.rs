@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 
 use faultline_core::{Alert, Cause, DetectorStatus, Incident, Template, TemplateId};
-use faultline_store::{Judged, Line, rfc3339};
+use faultline_store::{Judged, Records, rfc3339};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::feedback::FeedbackItem;
-
-/// The name that the OpenTelemetry Collector's drain processor gives the text of a record's template.
-const LOG_RECORD_TEMPLATE: &str = "log.record.template";
+use crate::{
+    evidence::{EvidenceLine, EvidencePoint, EvidenceSpan},
+    feedback::FeedbackItem,
+};
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,7 +33,7 @@ pub struct AlertItem {
     pub detector: String,
     /// Version of the fitted model, hexadecimal.
     pub model_version: String,
-    /// Kind of telemetry, such as `logs`.
+    /// Kind of telemetry: `logs`, `metrics` or `traces`.
     pub signal: String,
     /// Stream of the session.
     pub stream: String,
@@ -124,7 +124,7 @@ pub struct AlertDetail {
     pub detector: String,
     /// Version of the fitted model, hexadecimal.
     pub model_version: String,
-    /// Kind of telemetry, such as `logs`.
+    /// Kind of telemetry: `logs`, `metrics` or `traces`.
     pub signal: String,
     /// Stream of the session.
     pub stream: String,
@@ -152,8 +152,14 @@ pub struct AlertDetail {
     pub n_windows: u64,
     /// Expected against seen, with figures.
     pub evidence: EvidenceDetail,
-    /// The raw lines, in order, the culprit among them.
+    /// For an alert on logs the raw lines, in order, the culprit among them; else empty.
     pub lines: Vec<EvidenceLine>,
+    /// For an alert on traces the spans, by start, the culprit among them; for one on a metric that was made of spans,
+    /// such as the error rate of an operation, the newest span of each step that is shown; else empty.
+    pub spans: Vec<EvidenceSpan>,
+    /// For an alert on metrics the points, by time, the culprit among them; else empty, and empty where a detector looks
+    /// at all metrics of an instance side by side and names no points.
+    pub points: Vec<EvidencePoint>,
     /// What a person has said of it.
     pub feedback: Option<FeedbackItem>,
     /// The incident it belongs to.
@@ -171,7 +177,7 @@ pub struct EvidenceDetail {
     pub seen: Option<TemplateRef>,
     /// What was expected there instead, likeliest first.
     pub expected: Vec<ExpectedTemplate>,
-    /// Record id of the line that decided the score.
+    /// Record id of the line, span or point that decided the score; null where no single one did.
     pub culprit: Option<u64>,
     /// Named figures behind the score.
     pub figures: BTreeMap<String, f64>,
@@ -197,34 +203,9 @@ pub struct ExpectedTemplate {
     pub probability: f64,
 }
 
-/// A raw line behind an alert.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct EvidenceLine {
-    /// Its record id, as in the SQL table `logs`.
-    pub record_id: u64,
-    /// Event time.
-    pub time: String,
-    /// See `time`.
-    pub time_unix_nano: i64,
-    /// Service that wrote it; empty where the source names none.
-    pub service: String,
-    /// The line as it was received.
-    pub raw: String,
-    /// Its template.
-    pub template_id: Option<u64>,
-    /// Text of its template, or of the one that this was merged into.
-    pub template: Option<String>,
-    /// The same as OpenTelemetry attributes: `log.record.template`.
-    pub attributes: BTreeMap<String, String>,
-    /// Its trace.
-    pub trace_id: Option<String>,
-    /// Whether it decided the score.
-    pub culprit: bool,
-}
-
 impl AlertDetail {
-    /// The alert with its lines, template texts filled in from `templates`, which say for each id what it stands for.
-    pub(crate) fn new(alert: Alert, lines: Vec<Line>, templates: &[(TemplateId, Template)]) -> Self {
+    /// The alert with its records, template texts filled in from `templates`, which say for each id what it stands for.
+    pub(crate) fn new(alert: Alert, records: Records, templates: &[(TemplateId, Template)]) -> Self {
         let text = |id: TemplateId| templates.iter().find(|known| known.0 == id).map(|known| known.1.text.clone());
         let evidence = EvidenceDetail {
             summary: alert.evidence.summary.clone(),
@@ -239,23 +220,14 @@ impl AlertDetail {
             culprit: alert.evidence.culprit,
             figures: alert.evidence.figures.clone(),
         };
-        let lines = lines.into_iter().map(|line| {
+        let culprit = evidence.culprit;
+        let lines = records.lines.into_iter().map(|line| {
             let template = line.template_id.and_then(text);
-            let attribute = template.iter().map(|text| (LOG_RECORD_TEMPLATE.to_owned(), text.clone()));
-            EvidenceLine {
-                record_id: line.record_id,
-                time: rfc3339(line.time_unix_nano),
-                time_unix_nano: line.time_unix_nano,
-                service: line.service,
-                raw: line.raw,
-                template_id: line.template_id.map(|id| id.0),
-                attributes: attribute.collect(),
-                template,
-                trace_id: line.trace_id,
-                culprit: evidence.culprit == Some(line.record_id),
-            }
+            EvidenceLine::new(line, template, culprit)
         });
         let lines = lines.collect();
+        let spans = records.spans.into_iter().map(|span| EvidenceSpan::new(span, culprit)).collect();
+        let points = records.points.into_iter().map(|point| EvidencePoint::new(point, culprit)).collect();
         let item = AlertItem::from(alert);
         Self {
             id: item.id,
@@ -276,6 +248,8 @@ impl AlertDetail {
             n_windows: item.n_windows,
             evidence,
             lines,
+            spans,
+            points,
             feedback: None,
             incident: item.incident,
             links: item.links,

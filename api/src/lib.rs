@@ -10,6 +10,7 @@
 mod detectors;
 pub mod dto;
 pub mod errors;
+pub mod evidence;
 pub mod feedback;
 mod health;
 mod params;

@@ -90,12 +90,17 @@ pub(crate) async fn alerts(State(state): State<ApiState>, params: Params) -> Res
     blocking(&state, move |store| store.alerts(&filter)).await.map(page)
 }
 
-/// One alert with its evidence: the raw lines, expected against seen; and what a person has said of it.
+/// One alert with its evidence: raw lines, spans or metric points, expected against seen; and what a person has said of it.
+///
+/// Of the records that the evidence names (at most 32) it shows those that the store still holds.
 #[utoipa::path(get, path = "/api/v1/alerts/{id}", tag = "alerts",
     params(("id" = String, Path, description = "Sixteen hexadecimal digits")),
     responses(
         (status = 200, body = AlertDetail),
+        (status = 400, description = "A parameter is given: this route takes none", body = ErrorBody),
         (status = 404, description = "No such alert", body = ErrorBody),
+        (status = 500, description = "A file or row of the store is damaged; the message names it", body = ErrorBody),
+        (status = 503, description = "A file cannot be read at present; the message names it", body = ErrorBody),
     ))]
 pub(crate) async fn alert(
     State(state): State<ApiState>,
@@ -106,8 +111,8 @@ pub(crate) async fn alert(
     let alert_id: AlertId = path_id("alert", &id)?;
     let detail = blocking(&state, move |store| {
         let Some(alert) = store.alert(alert_id)? else { return Ok(None) };
-        let lines = store.lines(&alert.evidence.records)?;
-        let mut template_ids: Vec<TemplateId> = lines.iter().filter_map(|line| line.template_id).collect();
+        let records = store.records_behind(&alert)?;
+        let mut template_ids: Vec<TemplateId> = records.lines.iter().filter_map(|line| line.template_id).collect();
         template_ids.extend(alert_templates(&alert));
         template_ids.sort_unstable();
         template_ids.dedup();
@@ -115,7 +120,7 @@ pub(crate) async fn alert(
         template_ids.truncate(faultline_store::MAX_PAGE);
         let templates = store.resolved_templates(&template_ids)?;
         let feedback = store.feedback(alert_id)?;
-        Ok(Some((AlertDetail::new(alert, lines, &templates), feedback)))
+        Ok(Some((AlertDetail::new(alert, records, &templates), feedback)))
     });
     let Some((detail, feedback)) = detail.await? else { return Err(ApiError::UnknownId { kind: "alert", id }) };
     let feedback = feedback.map(|feedback| FeedbackItem::new(feedback, &state));

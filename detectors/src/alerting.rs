@@ -97,6 +97,8 @@ pub struct Alerter {
     /// One for each detector. Few, and found by the one that was asked for last: scores come by detector.
     ledgers: Vec<Ledger>,
     last_asked: usize,
+    /// Detectors elsewhere that have a share of the budget.
+    n_others: usize,
     /// The worst that each detector has said about the sessions that are open.
     worst: FxHashMap<WindowKey, Vec<Verdict>>,
     by_key: FxHashMap<WindowKey, Vec<(&'static str, u64)>>,
@@ -145,6 +147,7 @@ impl Alerter {
             episodes: BTreeMap::new(),
             ledgers: Vec::new(),
             last_asked: 0,
+            n_others: 0,
             worst: FxHashMap::default(),
             by_key: FxHashMap::default(),
             by_end: BTreeSet::new(),
@@ -164,6 +167,17 @@ impl Alerter {
     /// the warm-up it is, and how long those took.
     pub fn prime(&mut self, detector: &'static str, calibration: &Calibration, n_sessions: u64, span_nanos: i64) {
         self.ledger_of(detector).prime(calibration, n_sessions, span_nanos);
+    }
+
+    /// Lets so many detectors elsewhere have their share of the budget.
+    pub fn share_budget_with(&mut self, n_others: usize) {
+        self.n_others = n_others;
+    }
+
+    /// Detectors that share the budget.
+    #[must_use]
+    pub fn n_detectors(&self) -> usize {
+        self.ledgers.len() + self.n_others
     }
 
     /// How the scores of a detector have moved since it was calibrated.
@@ -204,7 +218,7 @@ impl Alerter {
         let significance = self.config.significance;
         self.ledger_of(scored.detector);
         if window.is_first() {
-            let n_detectors = self.ledgers.len();
+            let n_detectors = self.n_detectors();
             self.ledgers[self.last_asked].begin_session(window.span_unix_nano().0, &self.config, n_detectors);
         }
         let p_value = scored.p_recent;

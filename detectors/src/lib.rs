@@ -5,10 +5,10 @@
 //!            windowing              algorithms/          calibrate                alerting
 //! ```
 //!
-//! Spans become windows in [`traces`] instead: `SpanBatch -> TraceAssembler -> Window`, one for each trace, and from those
-//! `ServiceStation -> Window`, one for each service and step.
+//! Metrics become windows in [`series`], spans in [`traces`]: one for each trace, and from those one for each service and step.
 //!
-//! [`Monitor`] takes the detectors of one deployment through warm-up, fitting, calibration and service.
+//! [`Monitor`] takes the detectors of logs through warm-up, fitting, calibration and service, [`Telemetry`] those of metrics
+//! and traces.
 //! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines.
 //!
 //! Nothing here reads a clock, draws unseeded randomness or does I/O: the same batches, configuration and seed give the
@@ -37,6 +37,7 @@ pub mod registry;
 pub mod series;
 pub mod snapshot;
 pub mod surprise;
+pub mod telemetry;
 pub mod testing;
 pub mod traces;
 pub mod windowing;
@@ -50,5 +51,6 @@ pub use lifecycle::{Monitor, MonitorConfig, MonitorEvent, Outcome, Scores, WarmU
 pub use model::{Artifact, Model, Provenance};
 pub use registry::{Entry, REGISTRY, entry, nearest};
 pub use series::{Call, SeriesConfig, SeriesStation, SeriesStats};
+pub use telemetry::{Telemetry, TelemetryConfig};
 pub use traces::{ServiceConfig, ServiceStation, ServiceStats, TraceAssembler, TraceConfig, TraceStats};
 pub use windowing::{Emit, Ready, WindowConfig, WindowStats, Windower};

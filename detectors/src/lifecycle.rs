@@ -1,5 +1,8 @@
 //! Stations 7 and 8 over time: the detectors of one deployment through warm-up, fitting, calibration and service.
 //!
+//! A monitor has the detectors of one kind of window: those of logs have one ([`Monitor::new`]), those of metrics and traces
+//! have theirs in [`crate::telemetry`]. What is said of sessions here holds for traces, and for a service within one step.
+//!
 //! Cold start is explicit. During **warm-up** the monitor keeps the whole sessions that end (owned copies, at most
 //! `max_records` records) and says how far it is. Then every enabled detector is **fitted** on most of them and
 //! **calibrated** on the others, taken evenly over time, so that no threshold rests on sessions the model has seen. From the next window on it is **in service**: score, p-value, alert, then learn. Scoring always comes before
@@ -21,22 +24,25 @@
 
 mod alerted;
 pub(crate) mod collector;
+mod config;
+mod kept;
 pub(crate) mod renames;
 mod verdicts;
 
 use std::collections::BTreeMap;
 
 use faultline_core::{Alert, DetectorStatus, ModelState, RecordId, Signal, TemplateTexts, Window};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::verdicts::NotLearned;
 use self::{
     alerted::Alerted,
     collector::{Collector, split},
     renames::{Renames, Vocabulary},
     verdicts::Merged,
+};
+pub use self::{
+    config::{MonitorConfig, WarmUp},
+    verdicts::NotLearned,
 };
 use crate::{
     adaptation::{AdaptationConfig, Promotion, Recent, Shadow, ShadowConfig, ShadowJob, Shadows, Verdict},
@@ -46,81 +52,6 @@ use crate::{
     model::{Artifact, Model, Provenance},
     registry::{Entry, REGISTRY, entry},
 };
-
-/// Which detectors run, how they are fitted, and when their scores become alerts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct MonitorConfig {
-    /// Detectors to run, each with the configuration keys to change. Default: `new-template`, `logsed`, `severe-incident` and
-    /// `ensemble`, unchanged; `faultline detectors` shows all.
-    pub detectors: BTreeMap<String, Value>,
-    /// When there is enough normal operation to fit.
-    pub warm_up: WarmUp,
-    /// Share of the warm-up's sessions, taken evenly over time, that calibrate instead of fitting. Default 0.3.
-    pub calibration_share: f64,
-    /// Largest share of the warm-up's sessions that may be abnormal: so many scores are left out of a detector's calibration
-    /// where they lie together, far from the rest. Default 0: what the warm-up holds is normal, however rare. Raise it when the
-    /// warm-up is known to hold failures; a rare kind of normal session may then alert.
-    pub contamination: f64,
-    /// Seed of everything random in fitting. Default 0.
-    pub seed: u64,
-    /// How detectors follow a system that changes.
-    pub adaptation: AdaptationConfig,
-    /// When scores become alerts. A section of its own in the configuration file.
-    #[serde(skip)]
-    pub alerting: AlertConfig,
-}
-
-/// Warm-up is over when every condition that is given holds, or when `max_records` is reached.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct WarmUp {
-    /// Ended sessions. Default 3400, so that the calibration's share is a thousand; no condition when `span_ms` or
-    /// `records` is given.
-    pub sessions: Option<u64>,
-    /// Milliseconds of event time. Default none; a day covers a daily rhythm.
-    pub span_ms: Option<u64>,
-    /// Records, in ended sessions or not. Default none; for replaying a file whose first part is for training.
-    pub records: Option<u64>,
-    /// Records of ended sessions to keep, a memory bound (32 bytes each, 48 where a detector reads their numbers).
-    /// Default 2000000.
-    pub max_records: u64,
-}
-
-impl Default for MonitorConfig {
-    fn default() -> Self {
-        Self {
-            detectors: REGISTRY
-                .iter()
-                .filter(|entry| entry.is_default)
-                .map(|entry| (entry.name.to_owned(), Value::Object(Default::default())))
-                .collect(),
-            warm_up: WarmUp::default(),
-            calibration_share: 0.3,
-            contamination: 0.0,
-            seed: 0,
-            adaptation: AdaptationConfig::default(),
-            alerting: AlertConfig::default(),
-        }
-    }
-}
-
-impl Default for WarmUp {
-    fn default() -> Self {
-        Self { sessions: None, span_ms: None, records: None, max_records: 2_000_000 }
-    }
-}
-
-impl WarmUp {
-    /// Sessions that end the warm-up where no condition is given.
-    const SESSIONS: u64 = 3_400;
-
-    /// The sessions to wait for; none when only other conditions are given.
-    fn sessions(&self) -> Option<u64> {
-        let is_default = self.span_ms.is_none() && self.records.is_none();
-        self.sessions.or(is_default.then_some(Self::SESSIONS))
-    }
-}
 
 /// Something an operator should hear about.
 #[derive(Clone, Debug, PartialEq)]
@@ -235,6 +166,10 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Monitor {
     config: MonitorConfig,
+    /// What its detectors score.
+    signal: Signal,
+    /// Whether they say themselves how unlikely something is, so that no calibration can have drifted.
+    is_self_calibrated: bool,
     phase: Phase,
     alerter: Alerter,
     fitted_until: Option<RecordId>,
@@ -266,39 +201,34 @@ enum Phase {
 }
 
 impl Monitor {
-    /// A monitor at the start of its warm-up.
+    /// A monitor of the log detectors of a configuration, at the start of its warm-up.
     ///
     /// # Errors
     /// When a detector or one of its keys is unknown (the nearest one is named), none is enabled, or a value is out of
     /// range.
     pub fn new(config: MonitorConfig) -> Result<Self, Error> {
-        if config.detectors.is_empty() {
-            return Err(Error::Config { key: "detectors", reason: "no detector is enabled".to_owned() });
-        }
-        for (name, detector_config) in &config.detectors {
-            let wrap = |cause| Error::Detector { name: name.clone(), cause };
-            let entry = entry(name).map_err(wrap)?;
-            entry.complete_config(detector_config).map_err(wrap)?;
-            if entry.signal != Signal::Logs {
-                let reason =
-                    format!("`{name}` scores {}, which are not judged live in this version", entry.signal.name());
-                return Err(Error::Config { key: "detectors", reason });
-            }
-        }
-        if !(config.calibration_share > 0.0 && config.calibration_share < 1.0) {
-            let reason = format!("must be between 0 and 1, got {}", config.calibration_share);
-            return Err(Error::Config { key: "calibration_share", reason });
-        }
-        if !(0.0..0.5).contains(&config.contamination) {
-            let reason = format!("must be from 0 to below 0.5, got {}", config.contamination);
-            return Err(Error::Config { key: "contamination", reason });
-        }
-        if config.warm_up.max_records == 0 {
-            return Err(Error::Config { key: "warm_up.max_records", reason: "must be at least 1".to_owned() });
-        }
+        Self::of(Signal::Logs, false, config)
+    }
+
+    /// A monitor of those detectors of a configuration that score `signal` and calibrate themselves, or do not. The
+    /// former need no warm-up and are in service at once; so is a monitor without detectors, which says nothing.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn of(signal: Signal, is_self_calibrated: bool, mut config: MonitorConfig) -> Result<Self, Error> {
+        config.check()?;
         let alerter = Alerter::new(config.alerting.clone())?;
-        config.adaptation.check()?;
-        Ok(Self::with(config, Phase::WarmUp(Collector::default()), alerter))
+        config.detectors.retain(|name, _| {
+            entry(name).is_ok_and(|entry| entry.signal == signal && entry.is_self_calibrated == is_self_calibrated)
+        });
+        let is_empty = config.detectors.is_empty();
+        let phase = if is_empty { Phase::Service(Vec::new()) } else { Phase::WarmUp(Collector::default()) };
+        let mut monitor = Self::with(config, signal, phase, alerter);
+        if is_self_calibrated {
+            monitor.is_self_calibrated = true;
+            monitor.events = monitor.end_warm_up();
+        }
+        Ok(monitor)
     }
 
     /// A monitor in service with models that were fitted before. Their warm-up is not repeated.
@@ -313,12 +243,14 @@ impl Monitor {
         let config = MonitorConfig { detectors, alerting: alerting.clone(), ..MonitorConfig::default() };
         let mut alerter = Alerter::new(alerting)?;
         prime(&mut alerter, &models);
-        Ok(Self::with(config, Phase::Service(models), alerter))
+        Ok(Self::with(config, Signal::Logs, Phase::Service(models), alerter))
     }
 
-    fn with(config: MonitorConfig, phase: Phase, alerter: Alerter) -> Self {
+    fn with(config: MonitorConfig, signal: Signal, phase: Phase, alerter: Alerter) -> Self {
         Self {
             config,
+            signal,
+            is_self_calibrated: false,
             phase,
             alerter,
             fitted_until: None,
@@ -374,7 +306,7 @@ impl Monitor {
     #[must_use]
     pub fn progress(&self) -> f64 {
         match &self.phase {
-            Phase::WarmUp(collector) => collector.progress(&self.config.warm_up).min(0.99),
+            Phase::WarmUp(collector) => collector.progress(&self.config.warm_up, self.signal).min(0.99),
             Phase::Fitting => 0.99,
             Phase::Service(_) => 1.0,
         }
@@ -399,6 +331,27 @@ impl Monitor {
             Phase::WarmUp(_) | Phase::Fitting => &[],
             Phase::Service(models) => models,
         }
+    }
+
+    /// Whether any detector is enabled.
+    pub(crate) fn has_detectors(&self) -> bool {
+        !self.config.detectors.is_empty()
+    }
+
+    /// Whether this detector is one of its own.
+    pub(crate) fn has_detector(&self, name: &str) -> bool {
+        self.config.detectors.contains_key(name)
+    }
+
+    /// Detectors of it that have judged something.
+    #[must_use]
+    pub fn n_judging(&self) -> usize {
+        self.alerter.ledgers().iter().filter(|ledger| ledger.n_sessions > 0).count()
+    }
+
+    /// Lets so many detectors of other monitors have their share of the budget.
+    pub fn share_budget_with(&mut self, n_others: usize) {
+        self.alerter.share_budget_with(n_others);
     }
 
     /// Counters and sizes of the alerting station.
@@ -431,7 +384,7 @@ impl Monitor {
             first = windows.len();
             for (idx, window) in windows.iter().enumerate() {
                 collector.take(window);
-                if collector.progress(&self.config.warm_up) >= 1.0 {
+                if collector.progress(&self.config.warm_up, self.signal) >= 1.0 {
                     first = idx + 1;
                     collector.know(window);
                     break;
@@ -439,7 +392,7 @@ impl Monitor {
             }
             if self.defers_fits {
                 n_taken = first;
-            } else if collector.progress(&self.config.warm_up) >= 1.0 {
+            } else if collector.progress(&self.config.warm_up, self.signal) >= 1.0 {
                 events.extend(self.end_warm_up());
             }
         }
@@ -503,7 +456,7 @@ impl Monitor {
     /// Looks whether detectors have drifted, or have come back.
     pub fn adapt(&mut self) -> Vec<MonitorEvent> {
         let mut events = Vec::new();
-        for ledger in self.alerter.ledgers() {
+        for ledger in self.alerter.ledgers().iter().filter(|_| !self.is_self_calibrated) {
             let (detector, excess) = (ledger.detector, ledger.drift.excess());
             if ledger.drift.is_drifted() && !self.drifted.contains_key(detector) {
                 self.drifted.insert(detector, self.recent.n_taken());
@@ -624,11 +577,11 @@ impl Monitor {
                 n_sessions: ledger.n_sessions,
                 n_alerts: ledger.n_alerts,
                 sessions_per_day: ledger.sessions_per_day().unwrap_or(0.0),
-                promised_per_day: budget.a_day().map(|budget| budget / ledgers.len() as f64),
+                promised_per_day: budget.a_day().map(|budget| budget / self.alerter.n_detectors() as f64),
                 alerts_per_day: ledger.alerts_per_day().unwrap_or(0.0),
                 false_per_day: ledger.false_per_day().unwrap_or(0.0),
                 false_discovery_rate: ledger.level(&self.config.alerting),
-                drift: ledger.drift.excess(),
+                drift: if self.is_self_calibrated { 0.0 } else { ledger.drift.excess() },
                 merged_share: self.merged.get(detector).map_or(0.0, |merged| merged.share),
                 shadow: shadow.map(|shadow| shadow.status.clone()),
                 previous_version: previous.map(Model::version),
@@ -684,7 +637,7 @@ impl Monitor {
     /// held back.
     pub fn begin_fit(&mut self) -> Option<FitJob> {
         let Phase::WarmUp(collector) = &mut self.phase else { return None };
-        if collector.progress(&self.config.warm_up) < 1.0 {
+        if collector.progress(&self.config.warm_up, self.signal) < 1.0 {
             return None;
         }
         let collector = std::mem::take(collector);

@@ -10,13 +10,14 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use faultline_core::{Alert, AlertId, Incident, Sink};
+use faultline_core::{Alert, AlertId, Incident, RecordId, Sink};
 use faultline_detectors::lifecycle::Monitor;
 use faultline_simulator::{Fault, FaultKind, Simulation, shop};
 
 use crate::{
     commands::run::Service,
     config::Config,
+    evidence,
     exit::{self, Exit},
     out::outln,
     speak::Speaker,
@@ -209,9 +210,13 @@ fn print_incident(incident: &Incident, service: &Service, address: std::net::Soc
             alert.p_value,
             alert.evidence.summary
         );
-        let culprit: Vec<_> = alert.evidence.culprit.into_iter().collect();
-        for line in service.store.lines(&culprit)? {
+        let records = service.store.records_behind(&alert)?;
+        let is_culprit = |record: RecordId| alert.evidence.culprit == Some(record);
+        for line in records.lines.iter().filter(|line| is_culprit(line.record_id)) {
             outln!("               {} | {}", line.service, line.raw);
+        }
+        for (_, text) in evidence::texts(&records).filter(|(record, _)| is_culprit(*record)) {
+            outln!("               {text}");
         }
     }
     outln!("          http://{address}/api/v1/incidents/{}", incident.id);

@@ -24,13 +24,14 @@ use serde_json::{Map, Value, json};
 use crate::{
     commands::{ConfigArgs, run::monitor},
     config::Config,
+    evidence,
     exit::{self, Exit},
     out::outln,
     pipeline::{Feed, Pipeline},
     progress,
 };
 
-/// Alerts that the text output shows with their lines; the rest is counted.
+/// Alerts that the text output shows with their records; the rest is counted.
 const SHOWN: usize = 10;
 
 /// Arguments of `faultline replay`.
@@ -298,9 +299,13 @@ fn print_text(replayed: &Replayed, judgement: Option<&Judgement>) -> anyhow::Res
             alert.p_value
         );
         outln!("  {}", alert.evidence.summary);
-        for line in replayed.store.lines(&alert.evidence.records)? {
-            let mark = if alert.evidence.culprit == Some(line.record_id) { '>' } else { ' ' };
-            outln!("  {mark} {}", line.raw);
+        let records = replayed.store.records_behind(alert)?;
+        let mark = |record: RecordId| if alert.evidence.culprit == Some(record) { '>' } else { ' ' };
+        for line in &records.lines {
+            outln!("  {} {}", mark(line.record_id), line.raw);
+        }
+        for (record, text) in evidence::texts(&records) {
+            outln!("  {} {text}", mark(record));
         }
     }
     if replayed.alerts.len() > SHOWN {

@@ -37,7 +37,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What only building the parts can tell: masks that do not compile, unknown detectors and their keys.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     faultline_parsers::LogParser::new(config.parser.clone())?;
-    faultline_detectors::lifecycle::Monitor::new(config.monitor())?;
+    faultline_detectors::Monitor::new(config.monitor())?;
+    faultline_detectors::Telemetry::new(&config.telemetry(), &config.monitor())?;
     Ok(())
 }
 

@@ -22,9 +22,12 @@ mod error;
 mod feedback;
 mod json;
 mod lines;
+mod lookup;
+mod points;
 mod reads;
 mod segment;
 mod session;
+mod spans;
 mod sql;
 mod tables;
 
@@ -48,9 +51,12 @@ pub use config::StoreConfig;
 pub use error::StoreError;
 pub use feedback::Judged;
 pub use json::rfc3339;
-pub use lines::{Line, MAX_LINES};
+pub use lines::Line;
+pub use lookup::{MAX_IDS, Records};
+pub use points::{Point, PointValue};
 pub use reads::{AlertFilter, DEFAULT_PAGE, IncidentFilter, MAX_PAGE, Page, TemplateFilter};
 pub use session::SessionRecord;
+pub use spans::Span;
 pub use sql::{MAX_SQL_BYTES, QueryColumn, QueryResult};
 
 use database::{Access, Database, lock};
@@ -431,21 +437,6 @@ impl Store {
         self.0.database.aliases_of(template)
     }
 
-    /// The log lines among `ids` that exist, by record id; at most [`MAX_LINES`] ids.
-    ///
-    /// # Errors
-    /// Too many ids, or a damaged segment, which the message names.
-    pub fn lines(&self, ids: &[RecordId]) -> Result<Vec<Line>, StoreError> {
-        if ids.len() > MAX_LINES {
-            return Err(StoreError::TooMany { what: "number of record ids", asked: ids.len(), limit: MAX_LINES });
-        }
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let snapshot = lock(&self.0.logs).snapshot();
-        lines::find(&snapshot, &ids.into())
-    }
-
     /// Runs one reading SQL statement over `logs`, `spans`, `metrics`, `templates`, `alerts`, `incidents`, `feedback` and
     /// `log_records`, which is `logs` with the text of each record's template.
     ///
@@ -482,7 +473,7 @@ fn name_damaged_segment(error: StoreError, sources: &sql::Sources) -> StoreError
     let StoreError::Engine { source } = &error else { return error };
     let reason = source.strip_backtrace();
     let segments = sources.records.iter().flat_map(|(_, snapshot)| &snapshot.closed);
-    match segments.into_iter().find(|segment| lines::verify(&segment.path).is_err()) {
+    match segments.into_iter().find(|segment| lookup::verify(&segment.path).is_err()) {
         Some(segment) => StoreError::Segment { path: segment.path.clone(), reason },
         None => error,
     }

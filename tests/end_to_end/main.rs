@@ -7,6 +7,7 @@ use std::io::Write as _;
 mod command_line;
 mod data;
 mod feedback;
+mod metrics_and_traces;
 mod python_client;
 mod replay;
 mod service;

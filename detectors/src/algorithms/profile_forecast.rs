@@ -150,8 +150,6 @@ impl Algorithm for ProfileForecast {
     const SIGNAL: Signal = Signal::Series;
     const PUBLISHED_THRESHOLD: Option<f64> = None;
     const IS_SELF_CALIBRATED: bool = true;
-    /// Until the lifecycle hands each detector the windows of its own signal.
-    const IS_DEFAULT: bool = false;
 
     type Config = Config;
     type Model = Model;

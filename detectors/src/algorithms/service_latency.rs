@@ -98,8 +98,6 @@ impl Algorithm for ServiceLatency {
                                  Analysis for Microservices on Multi-modal Observability Data, FSE 2023";
     const SIGNAL: Signal = Signal::Services;
     const PUBLISHED_THRESHOLD: Option<f64> = None;
-    /// The default detectors are those of logs.
-    const IS_DEFAULT: bool = false;
     type Config = Config;
     type Model = Model;
 

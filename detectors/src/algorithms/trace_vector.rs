@@ -152,8 +152,6 @@ impl Algorithm for TraceVector {
                                  Deep Bayesian Networks, ISSRE 2020 (its vectors, without the network)";
     const SIGNAL: Signal = Signal::Traces;
     const PUBLISHED_THRESHOLD: Option<f64> = None;
-    /// The default detectors are those of logs.
-    const IS_DEFAULT: bool = false;
     type Config = Config;
     type Model = Model;
 

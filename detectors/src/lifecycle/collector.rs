@@ -1,21 +1,27 @@
-//! The warm-up's memory: owned copies of the sessions that detectors are fitted and calibrated on.
+//! The warm-up's memory: owned copies of the sessions, traces or steps that detectors are fitted and calibrated on.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use faultline_core::{
-    LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, TemplateTexts, Window, WindowKey, WindowState,
+    LogEntry, LogWindow, Numbers, RecordId, RecordNumbers, Signal, TemplateTexts, Window, WindowKey, WindowState,
 };
 
-use super::{WarmUp, renames::Renames};
+use super::{WarmUp, kept::Kept, renames::Renames};
 
 /// Divides the warm-up's sessions into training and calibration: every so many-th ended session calibrates.
 ///
 /// Taking them evenly over time instead of the last ones keeps both parts alike when the warm-up sees something
 /// begin, as the deletions in HDFS that come hours after the writes. Open sessions calibrate only where hardly any has ended.
+/// Of series the last part calibrates: a detector that follows them needs them without holes.
 pub(crate) fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>, Vec<Window<'a>>) {
     /// Ended sessions with which a calibration can do without open ones.
     const ENOUGH: usize = 100;
     let has_enough = windows.iter().filter(|window| window.is_closed()).count() >= ENOUGH;
+    if windows.first().is_some_and(|window| matches!(window.signal(), Signal::Series | Signal::Groups)) {
+        let n_training = (windows.len() as f64 * (1.0 - share)).round() as usize;
+        let (training, calibration) = windows.split_at(n_training.min(windows.len()));
+        return (training.to_vec(), calibration.to_vec());
+    }
     let (mut training, mut calibration) = (Vec::new(), Vec::new());
     let mut n_candidates = 0;
     // A little more, so that a tenth of ten is one.
@@ -38,6 +44,8 @@ pub(crate) fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>,
 pub(super) struct Collector {
     sessions: Vec<Collected>,
     open: BTreeMap<WindowKey, Collected>,
+    /// What is not of logs, in the order in which it came.
+    others: Vec<Kept>,
     services: Vec<Arc<str>>,
     /// Template texts as of the end of the warm-up.
     pub(super) templates: TemplateTexts,
@@ -95,7 +103,16 @@ impl Collected {
 
 impl Collector {
     pub(super) fn take(&mut self, window: &Window<'_>) {
-        let Some(log) = window.as_log() else { return };
+        let Some(log) = window.as_log() else {
+            let Some(kept) = Kept::of(window) else { return };
+            let (from, to) = window.span_unix_nano();
+            let (start, end) = self.span.unwrap_or((from, to));
+            self.span = Some((start.min(from), end.max(to)));
+            self.n_kept += kept.len() as u64;
+            self.n_seen += kept.len() as u64;
+            self.others.push(kept);
+            return;
+        };
         self.n_seen += log.fresh_records().len() as u64;
         for record in log.fresh_records() {
             let at = record.time_unix_nano;
@@ -137,13 +154,16 @@ impl Collector {
         self.templates = window.as_log().map(|log| log.templates.clone()).unwrap_or_default();
     }
 
-    pub(super) fn progress(&self, warm_up: &WarmUp) -> f64 {
+    /// How far the warm-up of detectors that score `signal` is, 0 to 1.
+    pub(super) fn progress(&self, warm_up: &WarmUp, signal: Signal) -> f64 {
         let share = |have: u64, want: u64| if want == 0 { 1.0 } else { have as f64 / want as f64 };
         let span_ms = self.span.map_or(0, |(start, end)| end.abs_diff(start) / 1_000_000);
+        let asked = warm_up.asked(signal);
+        let n_sessions = if signal == Signal::Logs { self.sessions.len() } else { self.others.len() };
         let asked = [
-            warm_up.sessions().map(|want| share(self.sessions.len() as u64, want)),
-            warm_up.span_ms.map(|want| share(span_ms, want)),
-            warm_up.records.map(|want| share(self.n_seen, want)),
+            asked.sessions.map(|want| share(n_sessions as u64, want)),
+            asked.span_ms.map(|want| share(span_ms, want)),
+            asked.records.map(|want| share(self.n_seen, want)),
         ];
         let all = asked.into_iter().flatten().fold(1.0, f64::min);
         all.max(share(self.n_kept, warm_up.max_records)).min(1.0)
@@ -152,7 +172,9 @@ impl Collector {
     /// Open sessions first: they began before the latest ended ones, and calibration is left to whole sessions where
     /// there are enough.
     pub(super) fn windows(&self) -> impl Iterator<Item = Window<'_>> {
-        self.open.values().chain(&self.sessions).map(|collected| collected.window(&self.services, &self.templates))
+        let logs = self.open.values().chain(&self.sessions);
+        let logs = logs.map(|collected| collected.window(&self.services, &self.templates));
+        logs.chain(self.others.iter().map(|kept| kept.window(&[], TemplateTexts::NONE)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use arrow::array::StringArray;
 use faultline_core::{AlertId, Batch, Classified, Domain, LogBatchBuilder, LogRecord, TemplateId};
-use faultline_store::{MAX_LINES, Store, StoreConfig, StoreError};
+use faultline_store::{MAX_IDS, Store, StoreConfig, StoreError};
 use serde_json::json;
 
 use crate::fixtures::{SECOND, alert, crash, files, logs, one, open, open_small, rows, spans};
@@ -109,7 +109,7 @@ fn lines_are_found_across_segments_in_order_of_their_ids() {
     assert_eq!((lines[1].service.as_str(), lines[2].service.as_str()), ("", "cart"));
     assert_eq!(lines[3].time_unix_nano, 3_499 * SECOND);
     assert_eq!(lines[3].template_id, Some(TemplateId(4)));
-    let error = store.lines(&vec![1; MAX_LINES + 1]).expect_err("too many");
+    let error = store.lines(&vec![1; MAX_IDS + 1]).expect_err("too many");
     assert_eq!(error.domain(), Domain::User);
 }
 

@@ -173,7 +173,7 @@ fn an_episode_is_one_alert_that_names_the_service() {
     let alerting = AlertConfig {
         budget: Budget::UNLIMITED,
         false_discovery_rate: 1.0,
-        significance: 0.002,
+        significance: 0.01,
         ..AlertConfig::default()
     };
     let mut monitor = Monitor::fitted(vec![model], alerting).expect("a model");
