@@ -4,9 +4,10 @@
 //! `cargo run --release -p faultline-detectors --example series_memory [SERIES [POINTS [SUBJECT]]]`; all subjects, 100,000 series
 //! and 470 points where not given. A point comes every quarter of an hour, so 470 are just under five days: after 480
 //! `profile-forecast` gives back what it knows of the first days, and all other histories are full. A hundred series are an
-//! instance. The detectors alone get windows with names that are there already; the last subject is the path as in service:
-//! the station and the default detectors of series and instances behind it. The bars are 2 KiB a series for a cheap detector and
-//! 512 MiB for all of the last one. `change-point` is not cheap and gets 20,000 series, its default bound.
+//! instance. The detectors alone get windows with names that are there already; the last subject is the path as in service: the
+//! station with the default detector of series and, on request in service, `mahalanobis` behind it. The bars are 2 KiB a series
+//! for a cheap detector and 512 MiB for the whole of the last subject. `change-point` is not cheap and gets 20,000 series, its
+//! default bound.
 
 use std::{error::Error, f64::consts::TAU, hint::black_box, ops::Range, process::Command, sync::Arc};
 

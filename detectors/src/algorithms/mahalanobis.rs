@@ -18,8 +18,9 @@
 //! rows of SMD instead of all 23,700: .30, .63 and .57; on the first 11,520: .49, .68 and .63. So it goes on to be fitted.
 //!
 //! Cost: n² multiply-adds a row of n columns; `benches/kpi.rs` measures it. A fit takes ten million operations at 38
-//! columns and a billion at 256. Memory: 4 n² bytes an instance, 6 KiB for 38 columns; 1 MiB more while its rows are collected, 64 MiB
-//! for all that collect at once, `max_instances` at most. Of a thousand that collect at once with 100 columns, each is fitted on 84 to 167 rows.
+//! columns and a billion at 256. Memory: 4 n² bytes an instance, 6 KiB for 38 columns; while its rows are collected 1 MiB more, but
+//! no more than 64 MiB for all that collect at once (a thousand with 100 columns are each fitted on 84 to 167 rows);
+//! `max_instances` at most.
 //!
 //! When it fails: what is abnormal in one column of many, a spike of one point, is smoothed away (`profile-forecast` sees it); a
 //! slow drift lifts the median with it; an incident within the rows of the fit is usual from then on. It knows no time of day.
