@@ -378,27 +378,6 @@ fn series_beyond_the_limit_are_refused_until_silent_ones_are_dropped() {
 }
 
 #[test]
-fn a_flood_of_attributes_and_instances_is_refused_and_takes_little_room() {
-    const BATCH: usize = 10_000;
-    let mut station = station(SeriesConfig { max_series: 1_000, ..SeriesConfig::default() });
-    for first in (0..10 * BATCH).step_by(BATCH) {
-        let texts: Vec<(String, String)> = (first..first + BATCH)
-            .map(|n| (format!(r#"{{"user":"{n}"}}"#), format!(r#"{{"service.instance.id":"pod-{n}"}}"#)))
-            .collect();
-        let points: Vec<_> = texts
-            .iter()
-            .map(|(attributes, resource)| MetricPoint { attributes, resource, ..gauge("requests", 60, 1.0) })
-            .collect();
-        station.push_metrics(&batch(&points));
-        station.settle();
-    }
-    let stats = station.stats();
-    assert_eq!((stats.n_points, stats.n_series, stats.n_refused), (1_000, 1_000, 99_000));
-    assert!(stats.n_refused_series > 0 && stats.n_instances <= 65_536, "{stats:?}");
-    assert!(station.bytes() < 32 << 20, "{} bytes", station.bytes());
-}
-
-#[test]
 fn rows_have_all_series_of_an_instance_side_by_side() {
     let mut station = station(SeriesConfig { max_columns: 3, ..SeriesConfig::default() });
     let at = |minute: i64| {
