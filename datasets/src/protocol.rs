@@ -336,6 +336,17 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         published: published::TRACEANOMALY,
         remarks: remarks::TRACEANOMALY,
     },
+    ProtocolInfo {
+        name: "nezha",
+        summary: "Nezha's TrainTicket, spans and logs in event time: fit on the minutes that are given as free of faults, \
+                  say which of the others have one of 27 injected faults",
+        dataset: "nezha_trainticket",
+        needs: "<day>/trace/HH_MM_trace.csv and <day>/log/HH_MM_log.csv, those without a fault below construct_data, and \
+                a fault list",
+        status: Status::Available,
+        published: &[],
+        remarks: remarks::NEZHA,
+    },
     later(
         "nezha-tt",
         "root cause of 27 TrainTicket faults: AC@1/3/5 and Avg@5 by service",
@@ -415,7 +426,7 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "hdfs-deeplog hdfs-chrono hdfs-raw bgl-windows bgl-lines hadoop openstack loghub-2k tracebench aiops wsd \
-             nab smd asd donut traceanomaly nezha-tt nezha-ob rcd petshop rootcausebench"
+             nab smd asd donut traceanomaly nezha nezha-tt nezha-ob rcd petshop rootcausebench"
         );
     }
 

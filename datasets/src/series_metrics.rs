@@ -142,11 +142,28 @@ impl Episodes {
             }
             all
         };
+        Self::count(&joined(flagged), flagged, anomalous, gap)
+    }
+
+    /// The same where the detector says itself with which points alerts begin, and which belong to an episode.
+    ///
+    /// # Panics
+    /// When there is not one label for each decision.
+    #[must_use]
+    pub fn of_alerts(alerts: &[bool], hot: &[bool], anomalous: &[bool], gap: usize) -> Self {
+        assert_eq!((alerts.len(), hot.len()), (anomalous.len(), anomalous.len()), "one label a decision");
+        let single: Vec<std::ops::Range<usize>> =
+            (0..alerts.len()).filter(|idx| alerts[*idx]).map(|idx| idx..idx + 1).collect();
+        let flagged: Vec<bool> = alerts.iter().zip(hot).map(|(is_alert, is_hot)| *is_alert || *is_hot).collect();
+        Self::count(&single, &flagged, anomalous, gap)
+    }
+
+    fn count(alerts: &[std::ops::Range<usize>], flagged: &[bool], anomalous: &[bool], gap: usize) -> Self {
         let touches = |run: &std::ops::Range<usize>, among: &[bool], before: usize, after: usize| {
             let (from, to) = (run.start.saturating_sub(before), (run.end + after).min(among.len()));
             among[from..to].iter().any(|is| *is)
         };
-        let (alerts, truth) = (joined(flagged), runs(anomalous));
+        let truth = runs(anomalous);
         Self {
             n_alerts: alerts.len() as u64,
             n_false: alerts.iter().filter(|alert| !touches(alert, anomalous, gap, gap)).count() as u64,
@@ -178,6 +195,15 @@ mod tests {
         let flags = |on: &[usize]| (0..40).map(|idx| on.contains(&idx)).collect::<Vec<_>>();
         let episodes = Episodes::of(&flags(&[3, 5, 21, 35]), &flags(&[20, 21, 22, 38]), 2);
         assert_eq!(episodes, Episodes { n_alerts: 3, n_false: 2, n_runs: 2, n_found: 1 });
+    }
+
+    #[test]
+    fn alerts_that_a_detector_names_are_counted_one_by_one() {
+        let flags = |on: &[usize]| (0..40).map(|idx| on.contains(&idx)).collect::<Vec<_>>();
+        // Two alerts in a row within one episode, one before it that is no longer hot, one false.
+        let episodes =
+            Episodes::of_alerts(&flags(&[18, 20, 22, 5]), &flags(&[20, 21, 22]), &flags(&[20, 21, 22, 38]), 2);
+        assert_eq!(episodes, Episodes { n_alerts: 4, n_false: 1, n_runs: 2, n_found: 1 });
     }
 
     proptest! {

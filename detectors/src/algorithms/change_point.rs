@@ -14,8 +14,8 @@
 //! two thirds of them within 20; 1.5 mostly not. Lone spikes of 5 to 100 deviations: none taken for a change. In 20,000 points without a
 //! change: of Laplacian noise 1, of Student's t of three degrees 5, of log-normal noise 35; sparse small counts 7 in 5,000.
 //!
-//! Cost: three logarithms and an exponential for each of 128 runs, some microseconds a point (estimated, not measured); no allocation
-//! once a series is warm. Memory: 2.5 KiB a series, of which 2.3 are the runs; `max_series` at most.
+//! Cost: three logarithms and an exponential for each of 128 runs, 20 microseconds a point (50,000 a second on one busy core, on AIOps and
+//! WSD): not for every series there is. No allocation once a series is warm. Memory: 2.5 KiB a series, of which 2.3 are the runs; `max_series` at most.
 //!
 //! When it fails: on strongly skewed noise and sparse counts (above); on a change that is as slow as the correlation of
 //! neighbours lets expect: at a correlation of .5 a shift has to be ten deviations to be seen at once, at .9 it is not; on a season, which a

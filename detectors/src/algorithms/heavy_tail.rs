@@ -156,6 +156,13 @@ pub fn judge_series(config: &Config, step_nanos: i64, first_step: i64, values: &
     scores
 }
 
+/// The S of [`judge_series`] from which on a history holds `n_by_chance` such points, fewer than 600: a threshold that needs no
+/// labels.
+#[must_use]
+pub fn threshold(n_by_chance: f64) -> f64 {
+    (track::MOST_ALARMS / n_by_chance).ln()
+}
+
 /// The surprise that one of `n` points surprises as much as this.
 fn of_several(surprise: f64, n: usize) -> f64 {
     if surprise <= 0.0 || n < 2 {

@@ -38,6 +38,7 @@ use faultline_core::{Detector, DetectorError, Evidence, GroupWindow, Score, Sign
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::eigen::Eigen;
 use self::{
     instance::{Desk, Instance},
     rows::Rows,

@@ -8,7 +8,9 @@
 //!
 //! Three thresholds: the contender's own, which decides; the one of the best F1 on the labels of the training part (`labelled
 //! threshold`); and the one of the best F1 on the test part (`oracle threshold`). The latter two are chosen for each series, for
-//! plain points and for the kd7 rule apart.
+//! plain points and for the kd7 rule apart. A fourth is in between: one p-value for all series (`shared level`), the one that is best on
+//! the labels of their training parts; it is what a constant of a product is. Where a detector says itself which points belong to an episode and where alerts
+//! begin (`verdicts`), that decides in place of a threshold: points by episodes, the kd7 rule and alerts by onsets.
 
 use faultline_datasets::{
     Confusion, ResultRow, average_precision,
@@ -18,7 +20,10 @@ use faultline_datasets::{
 };
 use serde_json::{Map, Value, json};
 
-use super::points::{Contender, Scored};
+use super::{
+    points::{Contender, LEVELS, Scored},
+    verdicts::Verdicts,
+};
 
 /// Longest buffer of VUS-PR. TSB-AD takes the period of each series; one for all is simpler to compare.
 const BUFFER: usize = 100;
@@ -58,6 +63,10 @@ pub struct Figures {
     /// None where the training part has no labels.
     labelled: Option<At>,
     oracle: Option<At>,
+    /// For each of [`LEVELS`] what it reaches on the training part, where that has labels, and on the test part.
+    levels: Vec<(At, At)>,
+    /// Whether the training part has something to find.
+    has_lessons: bool,
     average_precision: Option<f64>,
     vus_pr: Option<f64>,
     episodes: Episodes,
@@ -72,29 +81,48 @@ impl Figures {
         let (train_truth, truth) = case.truth.split_at(n_labelled);
         let truth = visible(truth, known);
         let measured = || scores.iter().zip(&truth).zip(known).filter(|(_, is_known)| **is_known).map(|(pair, _)| pair);
+        let verdicts = scored.verdicts.as_ref();
+        let (train_onsets, onsets) =
+            verdicts.map_or((train_scores, scores), |verdicts| verdicts.onsets.split_at(case.n_train));
         let at = |(point, late): (f64, f64)| At {
             point: Confusion::of(measured().map(|(score, is)| (*score >= point, *is))),
-            delayed: delayed(scores, &truth, late, DELAY),
+            delayed: delayed(onsets, &truth, late, DELAY),
         };
-        let labelled = (n_labelled == case.n_train && n_labelled > 0).then(|| {
-            // Where nothing was said, no threshold finds anything.
-            let from = train_scores.iter().position(|score| !score.is_nan()).unwrap_or(n_labelled);
-            let train_truth = visible(train_truth, train_known);
-            at(best(&train_scores[from..], &train_truth[from..]).unwrap_or((scored.threshold, scored.threshold)))
+        let has_labels = n_labelled == case.n_train && n_labelled > 0;
+        // Where nothing was said, no threshold finds anything.
+        let from = train_scores.iter().position(|score| !score.is_nan()).unwrap_or(case.n_train);
+        let lessons = if has_labels { visible(&train_truth[from..], &train_known[from..]) } else { Vec::new() };
+        let labelled = has_labels.then(|| {
+            let chosen = best(&train_scores[from..], &train_onsets[from..], &lessons);
+            at(chosen.unwrap_or((scored.threshold, scored.threshold)))
         });
+        let on_lessons = |level: f64| At {
+            point: Confusion::of(train_scores[from..].iter().zip(&lessons).map(|(score, is)| (*score >= level, *is))),
+            delayed: delayed(&train_onsets[from..], &lessons, level, DELAY),
+        };
+        let own_levels = scored.levels.iter().filter(|_| has_labels);
+        let levels = own_levels.map(|level| (on_lessons(*level), at((*level, *level)))).collect();
         let (ranked, labels): (Vec<f64>, Vec<bool>) = measured().map(|(score, is)| (*score, *is)).unzip();
-        let flagged: Vec<bool> = scores.iter().map(|score| *score >= scored.threshold).collect();
+        let (own, episodes) = match verdicts {
+            Some(verdicts) => said(verdicts, case.n_train, &truth, known),
+            None => {
+                let flagged: Vec<bool> = scores.iter().map(|score| *score >= scored.threshold).collect();
+                (at((scored.threshold, scored.threshold)), Episodes::of(&flagged, &truth, GAP))
+            }
+        };
         let step_nanos = u64::try_from(case.step_nanos).unwrap_or(0);
         Self {
             name: case.name.to_owned(),
             span_nanos: step_nanos.saturating_mul(scores.len() as u64),
             threshold: scored.threshold,
-            own: at((scored.threshold, scored.threshold)),
+            own,
             labelled,
-            oracle: best(scores, &truth).map(at),
+            oracle: best(scores, onsets, &truth).map(at),
+            levels,
+            has_lessons: lessons.contains(&true),
             average_precision: average_precision(&ranked, &labels),
             vus_pr: vus_pr(scores, &truth, BUFFER),
-            episodes: Episodes::of(&flagged, &truth, GAP),
+            episodes,
         }
     }
 
@@ -124,9 +152,21 @@ impl Figures {
     }
 }
 
+/// What a detector itself says of the test part.
+fn said(verdicts: &Verdicts, n_train: usize, truth: &[bool], known: &[bool]) -> (At, Episodes) {
+    let (hot, alerts) = (&verdicts.is_hot[n_train..], &verdicts.is_alert[n_train..]);
+    let measured = hot.iter().zip(truth).zip(known).filter(|(_, is_known)| **is_known);
+    let onsets: Vec<f64> = alerts.iter().map(|is| f64::from(u8::from(*is))).collect();
+    let at = At {
+        point: Confusion::of(measured.map(|((is_hot, is), _)| (*is_hot, *is))),
+        delayed: delayed(&onsets, truth, 1.0, DELAY),
+    };
+    (at, Episodes::of_alerts(alerts, hot, truth, GAP))
+}
+
 /// The thresholds of the best F1: of plain points, and under the kd7 rule. None where there is nothing to find.
-fn best(scores: &[f64], truth: &[bool]) -> Option<(f64, f64)> {
-    Some((Curve::plain(scores, truth).best()?.0, Curve::delayed(scores, truth, DELAY).best()?.0))
+fn best(scores: &[f64], onsets: &[f64], truth: &[bool]) -> Option<(f64, f64)> {
+    Some((Curve::plain(scores, truth).best()?.0, Curve::delayed(onsets, truth, DELAY).best()?.0))
 }
 
 /// A row without a value cannot be found.
@@ -149,6 +189,8 @@ pub fn row(protocol: &str, dataset: &str, contender: &Contender, figures: &[Figu
     let span_nanos = figures.iter().map(|figure| figure.span_nanos).sum();
     let total = |of: fn(&Episodes) -> u64| figures.iter().map(|figure| of(&figure.episodes)).sum::<u64>();
     let (n_alerts, n_false) = (total(|it| it.n_alerts), total(|it| it.n_false));
+    let [(level, shared_f1), (late_level, shared_late_f1)] =
+        shared(figures).map_or([(None, None); 2], |both| both.map(|(level, f1)| (Some(level), Some(f1))));
     let by_series: Map<String, Value> = figures.iter().map(|figure| (figure.name.clone(), figure.to_json())).collect();
     let mut row = ResultRow::new(protocol, dataset, &contender.name)
         .with_confusion(&own)
@@ -161,6 +203,10 @@ pub fn row(protocol: &str, dataset: &str, contender: &Contender, figures: &[Figu
         .with_extra("pooled_kd7_f1", late.f1())
         .with_extra("labelled_threshold_f1", mean_of(&|it| f1_of(it.labelled.map(|at| at.point))))
         .with_extra("labelled_threshold_kd7_f1", mean_of(&|it| f1_of(it.labelled.map(|at| at.delayed))))
+        .with_extra("shared_level", level)
+        .with_extra("shared_level_f1", shared_f1)
+        .with_extra("shared_level_kd7", late_level)
+        .with_extra("shared_level_kd7_f1", shared_late_f1)
         .with_extra("oracle_threshold_f1", mean_of(&|it| f1_of(it.oracle.map(|at| at.point))))
         .with_extra("oracle_threshold_kd7_f1", mean_of(&|it| f1_of(it.oracle.map(|at| at.delayed))))
         .with_extra("n_alerts", n_alerts)
@@ -177,6 +223,25 @@ pub fn row(protocol: &str, dataset: &str, contender: &Contender, figures: &[Figu
     row.f1 = mean_of(&|it| f1_of(Some(it.own.point)));
     row.auprc = mean_of(&|it| it.average_precision);
     row
+}
+
+/// What one p-value for all series reaches on the test parts, the best for plain points and the best under the kd7 rule on the
+/// training parts, and which they are. None without labels there. A detector with constants of its own has chosen.
+fn shared(figures: &[Figures]) -> Option<[(f64, f64); 2]> {
+    let of_kind = |kind: fn(&At) -> &Confusion| {
+        let f1 = |at: &At| kind(at).f1().unwrap_or(0.0);
+        let on_training = |idx: usize| {
+            let lessons = figures.iter().filter(|figure| figure.has_lessons);
+            mean(lessons.filter_map(|figure| Some(f1(&figure.levels.get(idx)?.0))))
+        };
+        let rated = (0..LEVELS.len()).filter_map(|idx| Some((idx, on_training(idx)?)));
+        let (best, _) = rated.max_by(|one, other| one.1.total_cmp(&other.1).then(other.0.cmp(&one.0)))?;
+        let tested = figures.iter().filter(|figure| figure.has_something_to_find());
+        // A series that cannot be fitted has no levels, and is missed.
+        let on_test = mean(tested.map(|figure| figure.levels.get(best).map_or(0.0, |level| f1(&level.1))))?;
+        Some((LEVELS[best], on_test))
+    };
+    Some([of_kind(|at| &at.point)?, of_kind(|at| &at.delayed)?])
 }
 
 fn pooled(all: impl Iterator<Item = Confusion>) -> Confusion {
@@ -208,7 +273,7 @@ mod tests {
         let truth: Vec<bool> = (0..20).map(|idx| anomalous.contains(&idx)).collect();
         let is_known: Vec<bool> = (0..20).map(|idx| !gaps.contains(&idx)).collect();
         let score = |idx| if gaps.contains(&idx) { f64::NAN } else { f64::from(u8::from(hits.contains(&idx))) };
-        let scored = Scored { scores: (0..20).map(score).collect(), threshold: 1.0, seconds: 1.0 };
+        let scored = Scored::by_threshold((0..20).map(score).collect(), 1.0, 1.0);
         Figures::of(&Case { name, step_nanos: MINUTE, is_known, truth: &truth, n_train: 10 }, &scored)
     }
 
@@ -229,8 +294,53 @@ mod tests {
     }
 
     #[test]
+    fn one_level_is_chosen_for_all_series_on_their_first_halves() {
+        let truth: Vec<bool> = (0..20).map(|idx| [3, 4, 15, 16].contains(&idx)).collect();
+        // What is found above 5 is all there is, above 2 there are false points too, and above 9 nothing.
+        let scores: Vec<f64> =
+            (0..20).map(|idx| if truth[idx] { 6.0 } else { f64::from(u8::from(idx % 5 == 0)) * 3.0 }).collect();
+        let mut levels = vec![9.0; LEVELS.len()];
+        (levels[0], levels[1]) = (2.0, 5.0);
+        let figures = |name: &str, levels: Vec<f64>| {
+            let scored = Scored { levels, ..Scored::by_threshold(scores.clone(), 9.0, 1.0) };
+            Figures::of(
+                &Case { name, step_nanos: MINUTE, is_known: vec![true; 20], truth: &truth, n_train: 10 },
+                &scored,
+            )
+        };
+        let row = row("aiops", "aiops", &contender(), &[figures("a", levels.clone()), figures("b", levels)]);
+        assert_eq!((row.f1, &row.extra["shared_level"]), (Some(0.0), &json!(LEVELS[1])));
+        assert_eq!((&row.extra["shared_level_f1"], &row.extra["shared_level_kd7_f1"]), (&json!(1.0), &json!(1.0)));
+        let silent = super::row("aiops", "aiops", &contender(), &[figures("a", Vec::new())]);
+        assert_eq!(silent.extra["shared_level_f1"], Value::Null, "constants of its own");
+    }
+
+    #[test]
+    fn what_a_detector_says_decides_and_scores_only_rank() {
+        let on = |at: &[usize]| (0..20).map(|idx| at.contains(&idx)).collect::<Vec<bool>>();
+        let truth = on(&[15, 16, 17]);
+        let verdicts = Verdicts {
+            is_hot: on(&[2, 15, 16, 17, 18]),
+            is_alert: on(&[2, 15]),
+            onsets: (0..20).map(|idx| f64::from(u8::from(idx == 12 || idx == 16))).collect(),
+        };
+        // Flagging by score would find nothing.
+        let scored = Scored { verdicts: Some(verdicts), ..Scored::by_threshold(vec![0.5; 20], 1.0, 1.0) };
+        let case = Case { name: "a", step_nanos: MINUTE, is_known: vec![true; 20], truth: &truth, n_train: 10 };
+        let figures = Figures::of(&case, &scored);
+        let point = figures.own.point;
+        assert_eq!((point.true_positives, point.false_positives, point.false_negatives), (3, 1, 0));
+        assert_eq!(figures.own.delayed.f1(), Some(1.0), "an episode is one alert");
+        let episodes = figures.episodes;
+        assert_eq!((episodes.n_alerts, episodes.n_false, episodes.n_runs, episodes.n_found), (1, 0, 1, 1));
+        let oracle = figures.oracle.expect("there is something to find");
+        assert_eq!((oracle.delayed.true_positives, oracle.delayed.false_positives), (3, 1), "by onsets");
+        assert_eq!(oracle.point.false_positives, 7, "by scores, which are all alike");
+    }
+
+    #[test]
     fn without_labels_in_training_there_is_no_labelled_threshold_and_an_oracle_is_called_one() {
-        let scored = Scored { scores: [vec![0.0; 10], vec![0.5], vec![0.0; 9]].concat(), threshold: 1.0, seconds: 1.0 };
+        let scored = Scored::by_threshold([vec![0.0; 10], vec![0.5], vec![0.0; 9]].concat(), 1.0, 1.0);
         let truth: Vec<bool> = (0..10).map(|idx| idx == 0).collect();
         let case = Case { name: "m", step_nanos: MINUTE, is_known: vec![true; 20], truth: &truth, n_train: 10 };
         let row = row("smd", "smd", &contender(), &[Figures::of(&case, &scored)]);

@@ -2,7 +2,8 @@
 //!
 //! Two kinds of row. A detector of groups sees all metrics of a machine together. A detector of single series sees each metric
 //! by itself, and the largest of their surprises, −ln p, is the score of the row (`<detector> over metrics`). The training part has
-//! no labels, so there is no labelled threshold. The files have no times either; rows are taken to be a minute apart.
+//! no labels, so there is no labelled threshold. The files have no times either: their rows are a minute apart in SMD, five minutes in
+//! ASD, as their authors say.
 //!
 //! Cost: a detector over metrics is fitted once for each metric (152 fits on `smd`), so it runs with the first seed only.
 
@@ -24,20 +25,25 @@ use super::{
 /// The p-value from which on a row is flagged.
 const SIGNIFICANCE: f64 = 1e-3;
 
-/// By convention, in nanoseconds.
-const STEP_NANOS: i64 = 60_000_000_000;
+const MINUTE_NANOS: i64 = 60_000_000_000;
+
+/// Time between the rows of a protocol: SMD as Su et al. (KDD 2019) sampled it, ASD as Li et al. (KDD 2021).
+fn step_nanos(protocol: &str) -> i64 {
+    if protocol == "asd" { 5 * MINUTE_NANOS } else { MINUTE_NANOS }
+}
 
 /// A machine's rows, those of training first.
 struct Whole<'a> {
     machine: &'a Machine,
+    step_nanos: i64,
     values: Vec<f64>,
     n_train: usize,
 }
 
 impl<'a> Whole<'a> {
-    fn of(machine: &'a Machine) -> Self {
+    fn of(machine: &'a Machine, step_nanos: i64) -> Self {
         let values = [machine.train.as_slice(), machine.test.as_slice()].concat();
-        Self { machine, values, n_train: machine.train.len() / machine.n_columns.max(1) }
+        Self { machine, step_nanos, values, n_train: machine.train.len() / machine.n_columns.max(1) }
     }
 
     fn n_rows(&self) -> usize {
@@ -48,7 +54,7 @@ impl<'a> Whole<'a> {
         let rows = self.values.chunks_exact(self.machine.n_columns.max(1));
         Case {
             name: &self.machine.name,
-            step_nanos: STEP_NANOS,
+            step_nanos: self.step_nanos,
             is_known: rows.map(|row| row.iter().any(|value| !value.is_nan())).collect(),
             truth: &self.machine.anomalous,
             n_train: self.n_train,
@@ -60,21 +66,23 @@ impl<'a> Whole<'a> {
 pub fn machines(args: &Args, info: &ProtocolInfo, report: &mut dyn FnMut(ResultRow)) -> anyhow::Result<()> {
     let files = super::locate(args, info.dataset)?;
     let all = load(&files.data)?;
-    let all: Vec<Whole<'_>> = all.iter().map(Whole::of).collect();
+    let all: Vec<Whole<'_>> = all.iter().map(|machine| Whole::of(machine, step_nanos(info.name))).collect();
     for contender in Contender::all(args, Signal::Groups) {
         let together = |machine: &Whole<'_>| {
             let key = [info.name, machine.machine.name.as_str()];
-            let rows = Rows::of_machine(key, machine.machine.n_columns, 0, STEP_NANOS, &machine.values);
-            contender.scored(&rows, machine.n_train, SIGNIFICANCE)
+            let rows = Rows::of_machine(key, machine.machine.n_columns, 0, machine.step_nanos, &machine.values);
+            contender.judged(&rows, machine.n_train, SIGNIFICANCE)
         };
-        judge(info, &contender, &all, &together, report)?;
+        judge(info, (&contender, contender.rule(SIGNIFICANCE, "the training part")), &all, &together, report)?;
     }
     let alone = REGISTRY.iter().filter(|entry| entry.signal == Signal::Series && is_wanted(args, entry.name));
     for entry in alone {
         let seed = args.seeds.first().copied().filter(|_| entry.is_seeded);
         let contender = Contender { name: format!("{} over metrics", entry.name), seed, members: vec![entry] };
         let each = |machine: &Whole<'_>| over_metrics(entry, seed.unwrap_or(1), info.name, machine);
-        judge(info, &contender, &all, &each, report)?;
+        let rule =
+            format!("p <= {SIGNIFICANCE} for the largest surprise of all metrics, by calibration on the training part");
+        judge(info, (&contender, rule), &all, &each, report)?;
     }
     Ok(())
 }
@@ -82,10 +90,10 @@ pub fn machines(args: &Args, info: &ProtocolInfo, report: &mut dyn FnMut(ResultR
 /// What says something about the rows of a machine; none when it cannot be fitted.
 type Scorer<'f> = dyn Fn(&Whole<'_>) -> anyhow::Result<Option<Scored>> + 'f;
 
-/// Tells the row of one contender, where it can be fitted on any machine.
+/// Tells the row of one contender and where its threshold comes from, where it can be fitted on any machine.
 fn judge(
     info: &ProtocolInfo,
-    contender: &Contender,
+    (contender, rule): (&Contender, String),
     all: &[Whole<'_>],
     scorer: &Scorer<'_>,
     report: &mut dyn FnMut(ResultRow),
@@ -113,7 +121,7 @@ fn judge(
         return Ok(());
     }
     let mut row = figures::row(info.name, info.dataset, contender, &judged)
-        .with_extra("rule", format!("p <= {SIGNIFICANCE} by calibration on the training part"))
+        .with_extra("rule", rule)
         .with_extra("n_silent", n_silent);
     row.records_per_second = (seconds > 0.0).then(|| n_scored as f64 / seconds);
     row.cpu_seconds = Usage::now().cpu_seconds_since(&before);
@@ -129,13 +137,13 @@ fn over_metrics(
     protocol: &str,
     machine: &Whole<'_>,
 ) -> anyhow::Result<Option<Scored>> {
-    let Whole { machine: Machine { name, n_columns, .. }, values, n_train } = machine;
+    let Whole { machine: Machine { name, n_columns, .. }, step_nanos, values, n_train } = machine;
     let mut joint = Scored::nothing(machine.n_rows());
     let mut n_judged = 0;
     for column in 0..*n_columns {
         let own: Vec<f64> = values.iter().skip(column).step_by(*n_columns).copied().collect();
         let session = format!("{name} metric {column}");
-        let rows = Rows::of_series([protocol, &session], 0, STEP_NANOS, &own);
+        let rows = Rows::of_series([protocol, &session], 0, *step_nanos, &own);
         let Some(replayed) = replay(entry, seed, &rows, *n_train)? else { continue };
         raise(&mut joint.scores, &surprises(entry, &replayed.scores, *n_train));
         joint.seconds += replayed.seconds;
@@ -195,8 +203,9 @@ mod tests {
             test: vec![f64::NAN, f64::NAN],
             anomalous: vec![true],
         };
-        let whole = Whole::of(&machine);
+        let whole = Whole::of(&machine, step_nanos("asd"));
         let case = whole.case();
+        assert_eq!(case.step_nanos, 300_000_000_000);
         assert_eq!((whole.n_rows(), whole.n_train, case.truth), (3, 2, &[true][..]));
         assert_eq!(case.is_known, [true, true, false]);
     }

@@ -10,6 +10,7 @@ mod hadoop;
 mod lines;
 mod machines;
 mod nab;
+mod nezha;
 mod openstack;
 mod parsing;
 mod points;
@@ -19,6 +20,8 @@ mod series;
 mod sessions;
 mod traceanomaly;
 mod tracebench;
+mod trivial;
+mod verdicts;
 mod windows;
 
 use std::path::PathBuf;
@@ -77,7 +80,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let info = known(args.protocol.as_deref().unwrap_or_default())?;
     for name in &args.detector {
-        let is_baseline = name == sessions::FLAG_ALL || name.contains('|') || traceanomaly::has_method(name);
+        let is_baseline =
+            trivial::is_known(name) || name.contains('|') || traceanomaly::has_method(name) || nezha::has_method(name);
         if name != "default" && !is_baseline {
             faultline_detectors::entry(name)?;
         }
@@ -103,6 +107,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "smd" | "asd" => machines::machines(args, info, &mut push)?,
         "nab" => nab::nab(args, info, &mut push)?,
         "traceanomaly" => traceanomaly::traceanomaly(args, info, &mut push)?,
+        "nezha" => nezha::nezha(args, info, &mut push)?,
         other => {
             let message = format!(
                 "protocol {other} is planned but not part of this version; `faultline eval --list` shows which are"

@@ -12,7 +12,7 @@ use faultline_core::{
 };
 use faultline_detectors::{Entry, REGISTRY, calibrate::Calibration};
 
-use super::{Args, sessions::is_wanted};
+use super::{Args, sessions::is_wanted, verdicts::Verdicts};
 
 /// Rows handed over at a time, a window each.
 const BATCH: usize = 256;
@@ -23,6 +23,9 @@ const FIT_SHARE: f64 = 0.6;
 /// Share of the scores that fix a threshold which may be abnormal: `detection.contamination`. Nobody marks them, and they hold
 /// the anomalies that they hold.
 const CONTAMINATION: f64 = 0.05;
+
+/// The p-values one of which may be chosen for all series of a set, on the labels of their first halves.
+pub const LEVELS: [f64; 10] = [0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-8];
 
 /// The row of what a user gets without configuring anything.
 const DEFAULT: &str = "default";
@@ -72,6 +75,29 @@ impl<'a> Rows<'a> {
         self.values.len() / self.columns.len().max(1)
     }
 
+    /// 0 for a series.
+    pub fn n_columns(&self) -> usize {
+        self.columns.len()
+    }
+
+    pub fn step_nanos(&self) -> i64 {
+        self.step_nanos
+    }
+
+    /// Number of the step of the first row.
+    pub fn first_step(&self) -> i64 {
+        self.start_unix_nano.div_euclid(self.step_nanos.max(1))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.key.session
+    }
+
+    /// Row after row.
+    pub fn values(&self) -> &'a [f64] {
+        self.values
+    }
+
     fn window(&self, rows: Range<usize>) -> Window<'_> {
         let Self { key, service, columns, step_nanos, .. } = self;
         let n_before = i64::try_from(rows.start).unwrap_or(i64::MAX);
@@ -105,14 +131,23 @@ pub struct Scored {
     pub scores: Vec<f64>,
     /// The score from which on a row is flagged.
     pub threshold: f64,
+    /// The same for each of [`LEVELS`]; none where thresholds are not made of p-values.
+    pub levels: Vec<f64>,
     /// Wall time of the rows after the training part.
     pub seconds: f64,
+    /// What the detector itself says of each row, where it tells more than a score; it then decides.
+    pub verdicts: Option<Verdicts>,
 }
 
 impl Scored {
+    /// Scores that a threshold decides on.
+    pub fn by_threshold(scores: Vec<f64>, threshold: f64, seconds: f64) -> Self {
+        Self { scores, threshold, levels: Vec::new(), seconds, verdicts: None }
+    }
+
     /// What a detector that cannot be fitted makes of `n_rows`.
     pub fn nothing(n_rows: usize) -> Self {
-        Self { scores: vec![f64::NAN; n_rows], threshold: f64::INFINITY, seconds: 0.0 }
+        Self::by_threshold(vec![f64::NAN; n_rows], f64::INFINITY, 0.0)
     }
 }
 
@@ -122,15 +157,16 @@ pub struct Contender {
     pub name: String,
     /// Where anything random is in it.
     pub seed: Option<u64>,
-    /// One detector, or several of which any may flag.
+    /// One detector, or several of which any may flag; none for a trivial baseline (`trivial`).
     pub members: Vec<&'static Entry>,
 }
 
 impl Contender {
-    /// Every detector of `signal` that the command line asks for, by seed, then what a user gets by default.
+    /// The trivial baselines and every detector of `signal` that the command line asks for, by seed, then what a user gets
+    /// by default.
     pub fn all(args: &Args, signal: Signal) -> Vec<Self> {
         let entries = || REGISTRY.iter().filter(move |entry| entry.signal == signal);
-        let mut all = Vec::new();
+        let mut all = Self::trivial(args, signal);
         for entry in entries().filter(|entry| is_wanted(args, entry.name)) {
             let seeds: Vec<Option<u64>> =
                 if entry.is_seeded { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
@@ -152,12 +188,15 @@ impl Contender {
     /// fitted. Scores of several members are their surprises, −ln p, of which the largest counts.
     pub fn scored(&self, rows: &Rows<'_>, n_train: usize, significance: f64) -> anyhow::Result<Option<Scored>> {
         let seed = self.seed.unwrap_or(1);
+        if self.members.is_empty() {
+            return Ok(Some(self.trivially_scored(rows, n_train, significance)));
+        }
         if let [entry] = self.members.as_slice() {
             let own = replay(entry, seed, rows, n_train)?;
-            return Ok(own.map(|own| Scored {
-                threshold: threshold(entry, &own.scores[..n_train], significance),
-                scores: own.scores,
-                seconds: own.seconds,
+            return Ok(own.map(|Replay { scores, seconds }| {
+                let own = Thresholds::of(entry, &scores[..n_train]);
+                let levels = LEVELS.iter().map(|level| own.at(*level)).collect();
+                Scored { levels, ..Scored::by_threshold(scores, own.at(significance), seconds) }
             }));
         }
         let mut joint: Option<Scored> = None;
@@ -165,6 +204,7 @@ impl Contender {
             let Some(own) = replay(entry, seed, rows, n_train)? else { continue };
             let joint = joint.get_or_insert_with(|| Scored::nothing(rows.len()));
             joint.threshold = -significance.ln();
+            joint.levels = LEVELS.iter().map(|level| -level.ln()).collect();
             joint.seconds += own.seconds;
             raise(&mut joint.scores, &surprises(entry, &own.scores, n_train));
         }
@@ -226,20 +266,35 @@ fn score(detector: &mut dyn Detector, rows: &Rows<'_>, part: Range<usize>, all: 
     }
 }
 
-/// The score from which on the p-value is at most `significance`, by what was said of the training part.
-pub fn threshold(entry: &Entry, train: &[f64], significance: f64) -> f64 {
-    if is_self_calibrated(entry) {
-        return -significance.ln();
+/// The scores from which on p-values are small, by what was said of the training part.
+struct Thresholds(Option<Calibration>);
+
+impl Thresholds {
+    fn of(entry: &Entry, train: &[f64]) -> Self {
+        let is_calibrated = !is_self_calibrated(entry);
+        Self(is_calibrated.then(|| Calibration::robust(train, CONTAMINATION, entry.is_surprise)))
     }
-    Calibration::robust(train, CONTAMINATION, entry.is_surprise).threshold(significance).unwrap_or(f64::INFINITY)
+
+    /// The score from which on the p-value is at most `significance`.
+    fn at(&self, significance: f64) -> f64 {
+        match &self.0 {
+            Some(calibration) => calibration.threshold(significance).unwrap_or(f64::INFINITY),
+            None => -significance.ln(),
+        }
+    }
 }
 
-/// As [`threshold`] for surprises of which the largest of `n_columns` counts.
+/// For scores of no detector the score from which on the p-value is at most `significance`.
+pub fn calibrated(train: &[f64], significance: f64) -> f64 {
+    Calibration::robust(train, CONTAMINATION, false).threshold(significance).unwrap_or(f64::INFINITY)
+}
+
+/// The same for surprises of which the largest of `n_columns` counts.
 pub fn joint_threshold(entry: &Entry, train: &[f64], significance: f64, n_columns: usize) -> f64 {
     if is_self_calibrated(entry) {
         return -(significance / n_columns.max(1) as f64).ln();
     }
-    Calibration::robust(train, CONTAMINATION, false).threshold(significance).unwrap_or(f64::INFINITY)
+    calibrated(train, significance)
 }
 
 /// The scores as surprises, −ln p, by what was said of the first `n_train` rows.
@@ -300,7 +355,7 @@ pub mod tests {
         let scores: Vec<f64> = (0..1_000).map(f64::from).chain([f64::NAN, 5_000.0]).collect();
         let surprises = surprises(entry, &scores, 1_000);
         assert!(surprises[1_000].is_nan() && surprises[500] > surprises[10] && surprises[1_001] > surprises[999]);
-        let threshold = threshold(entry, &scores[..1_000], 1e-2);
+        let threshold = Thresholds::of(entry, &scores[..1_000]).at(1e-2);
         assert!((980.0..=1_000.0).contains(&threshold), "{threshold}");
     }
 

@@ -4,8 +4,10 @@
 //! are one line: the mean, with the least and the largest in brackets where they differ; a seed without a value, such as the
 //! precision of a detector that flagged nothing, is left out of it. Columns that nothing fills are left out. Below each
 //! table stand the detectors that lose to a trivial baseline, so that nobody has to look for them, and the remarks
-//! of the protocol. The same files in the same order give the same text. Fails on a line that is no result row, and on a
+//! of the protocol, and before them, on a page without logs, where thresholds come from. Such a page begins with the text of `page`. The same files in the same order give the same text. Fails on a line that is no result row, and on a
 //! second row for the same run.
+
+mod page;
 
 use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf};
 
@@ -16,7 +18,7 @@ use faultline_datasets::{
 };
 
 /// Protocols that are not about logs.
-const NOT_LOGS: &[&str] = &["aiops", "wsd", "nab", "smd", "asd", "donut", "traceanomaly"];
+const NOT_LOGS: &[&str] = &["aiops", "wsd", "nab", "smd", "asd", "donut", "traceanomaly", "nezha"];
 
 const INTRODUCTION: &str = "\
 What `faultline eval` gives on public data, beside trivial baselines and published figures. Every row can be had again with the command
@@ -37,8 +39,12 @@ const BASELINES: &[&str] = &[
     "moving-average",
     "robust-z over metrics",
     "moving-average over metrics",
+    "random",
+    "mean-z",
+    "pca-residual",
     "unseen-path",
     "max-z",
+    "p95-duration",
 ];
 
 /// How a figure is written.
@@ -74,6 +80,9 @@ const COLUMNS: &[Column] = &[
     Column { title: "recall", kind: Kind::Share, value: |row| row.recall, published: |figure| figure.recall },
     Column { title: "F1", kind: Kind::Share, value: |row| row.f1, published: |figure| figure.f1 },
     Column { title: "AUPRC", kind: Kind::Share, value: |row| row.auprc, published: |it| it.extra_number("auprc") },
+    Column::own("F1, one level", Kind::Share, |row| extra(row, "shared_level_f1")),
+    Column::own("F1, labelled threshold", Kind::Share, |row| extra(row, "labelled_threshold_f1")),
+    Column::own("F1, oracle threshold", Kind::Share, |row| extra(row, "oracle_threshold_f1")),
     Column {
         title: "kd7 F1",
         kind: Kind::Share,
@@ -81,16 +90,15 @@ const COLUMNS: &[Column] = &[
         published: |it| it.extra_number("kd7_f1"),
     },
     Column::own("kd7 F1, pooled", Kind::Share, |row| extra(row, "pooled_kd7_f1")),
+    Column::own("kd7 F1, one level", Kind::Share, |row| extra(row, "shared_level_kd7_f1")),
+    Column::own("kd7 F1, labelled threshold", Kind::Share, |row| extra(row, "labelled_threshold_kd7_f1")),
+    Column::own("kd7 F1, oracle threshold", Kind::Share, |row| extra(row, "oracle_threshold_kd7_f1")),
     Column {
         title: "VUS-PR",
         kind: Kind::Share,
         value: |row| extra(row, "vus_pr"),
         published: |it| it.extra_number("vus_pr"),
     },
-    Column::own("F1, labelled threshold", Kind::Share, |row| extra(row, "labelled_threshold_f1")),
-    Column::own("kd7 F1, labelled threshold", Kind::Share, |row| extra(row, "labelled_threshold_kd7_f1")),
-    Column::own("F1, oracle threshold", Kind::Share, |row| extra(row, "oracle_threshold_f1")),
-    Column::own("kd7 F1, oracle threshold", Kind::Share, |row| extra(row, "oracle_threshold_kd7_f1")),
     Column {
         title: "NAB",
         kind: Kind::Decimal,
@@ -126,6 +134,11 @@ const COLUMNS: &[Column] = &[
     Column::own("incidents", Kind::Count, |row| extra(row, "n_incidents")),
     Column::own("alerts a day", Kind::Decimal, |row| extra(row, "alerts_per_day")),
     Column::own("false alerts a day", Kind::Decimal, |row| extra(row, "false_alerts_per_day")),
+    Column::own("recall, sure minutes", Kind::Share, |row| extra(row, "sure_recall")),
+    Column::own("faults", Kind::Count, |row| extra(row, "n_faults")),
+    Column::own("faults found", Kind::Count, |row| extra(row, "n_faults_found")),
+    Column::own("normal minutes", Kind::Count, |row| extra(row, "n_normal")),
+    Column::own("false alerts an hour", Kind::Decimal, |row| extra(row, "false_alerts_per_hour")),
     Column::own("runs", Kind::Count, |row| extra(row, "n_runs")),
     Column::own("runs found", Kind::Count, |row| extra(row, "n_runs_found")),
     Column::own("records/s", Kind::Speed, |row| row.records_per_second),
@@ -142,7 +155,12 @@ fn extra(row: &ResultRow, name: &str) -> Option<f64> {
 /// and line.
 pub fn render(files: &[PathBuf]) -> Result<String, DatasetError> {
     let rows = read(files)?;
-    let mut text = format!("# {}\n\n{INTRODUCTION}", title(&rows));
+    let is_of_logs = |row: &ResultRow| !NOT_LOGS.contains(&row.protocol.as_str());
+    let mut text = match (rows.iter().any(is_of_logs), rows.iter().all(is_of_logs)) {
+        (_, true) => format!("# Results on logs\n\n{INTRODUCTION}"),
+        (true, false) => format!("# Results\n\n{INTRODUCTION}"),
+        (false, false) => page::head(&rows),
+    };
     for info in PROTOCOLS {
         let own: Vec<&ResultRow> = rows.iter().filter(|row| row.protocol == info.name).collect();
         if !own.is_empty() {
@@ -150,16 +168,6 @@ pub fn render(files: &[PathBuf]) -> Result<String, DatasetError> {
         }
     }
     Ok(text)
-}
-
-/// What the rows are about.
-fn title(rows: &[ResultRow]) -> &'static str {
-    let is_of_logs = |row: &ResultRow| !NOT_LOGS.contains(&row.protocol.as_str());
-    match (rows.iter().any(is_of_logs), rows.iter().all(is_of_logs)) {
-        (_, true) => "Results on logs",
-        (true, false) => "Results",
-        (false, false) => "Results on metrics and traces",
-    }
 }
 
 fn read(files: &[PathBuf]) -> Result<Vec<ResultRow>, DatasetError> {
@@ -264,6 +272,9 @@ fn section(text: &mut String, info: &ProtocolInfo, rows: &[&ResultRow]) {
     for line in &lines {
         let cells: Vec<String> = line.iter().map(|cell| cell.replace('|', "\\|")).collect();
         let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    if NOT_LOGS.contains(&info.name) {
+        text.push_str(&page::rules(&groups));
     }
     let losers = losers(&groups);
     if !losers.is_empty() {

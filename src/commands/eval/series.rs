@@ -2,7 +2,8 @@
 //!
 //! Every series by itself. A detector that warms up by itself is replayed from the first point on, point by point; another is
 //! fitted on the first 60 % of the first half (`points`). The threshold is the score of which calibration on the first half says
-//! that a normal point reaches it once in 10,000 times; no label is looked at. `figures` says what is reported beside it.
+//! that a normal point reaches it once in 10,000 times; no label is looked at. Detectors that say themselves what is an alert are
+//! taken at their word (`verdicts`). `figures` says what is reported beside it.
 //!
 //! Cost: the series of a set lie in memory, 9 bytes a point (50 MB for `aiops`); one at a time is scored.
 
@@ -45,7 +46,7 @@ fn judge(info: &ProtocolInfo, contender: &Contender, all: &[LabelledSeries]) -> 
         let rows =
             Rows::of_series([info.name, &series.name], series.start_unix_nano, series.step_nanos, &series.values);
         let n_train = rows.len() / 2;
-        let scored = contender.scored(&rows, n_train, SIGNIFICANCE)?.unwrap_or_else(|| {
+        let scored = contender.judged(&rows, n_train, SIGNIFICANCE)?.unwrap_or_else(|| {
             n_silent += 1;
             Scored::nothing(rows.len())
         });
@@ -68,7 +69,7 @@ fn judge(info: &ProtocolInfo, contender: &Contender, all: &[LabelledSeries]) -> 
         return Ok(None);
     }
     let mut row = figures::row(info.name, info.dataset, contender, &judged)
-        .with_extra("rule", format!("p <= {SIGNIFICANCE} by calibration on the first half"))
+        .with_extra("rule", contender.rule(SIGNIFICANCE, "the first half"))
         .with_extra("n_silent", n_silent);
     row.records_per_second = (seconds > 0.0).then(|| n_scored as f64 / seconds);
     row.cpu_seconds = Usage::now().cpu_seconds_since(&before);

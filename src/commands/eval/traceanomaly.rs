@@ -5,8 +5,9 @@
 //! is flagged when it scores more: the paper's rule (p < .001 by a kernel density of training scores) had recalls of .13 to
 //! .60 when others repeated it. Four quantiles are shown, since so many normal traces are alike that they may coincide.
 //!
-//! Beside the detector `trace-vector`, two baselines say what there is to gain: [`UNSEEN_PATH`], a combination of call paths that
-//! training does not have, and [`MAX_Z`], the call path that is furthest from its mean.
+//! Beside the detector `trace-vector`, baselines say what there is to gain: [`UNSEEN_PATH`], a combination of call paths that
+//! training does not have, [`MAX_Z`], the call path that is furthest from its mean, and [`EITHER`], the latter of combinations that
+//! training has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +39,9 @@ const UNSEEN_PATH: &str = "unseen-path";
 /// The baseline that knows how long each call path takes.
 const MAX_Z: &str = "max-z";
 
+/// The baseline that knows both.
+const EITHER: &str = "unseen-path|max-z";
+
 /// The score of a call path that training does not have.
 const UNSEEN_Z: f64 = 1e9;
 
@@ -60,6 +64,7 @@ struct Method {
 const METHODS: &[Method] = &[
     Method { name: UNSEEN_PATH, is_seeded: false, fit: |train, _| Ok(unseen_path(train)) },
     Method { name: MAX_Z, is_seeded: false, fit: |train, _| Ok(max_z(train)) },
+    Method { name: EITHER, is_seeded: false, fit: |train, _| Ok(either(train)) },
     Method { name: TraceVector::NAME, is_seeded: false, fit: |train, _| trace_vector(train) },
 ];
 
@@ -136,7 +141,7 @@ fn score_all<'a>(scorer: &mut Scorer, traces: impl Iterator<Item = Vector<'a>>) 
 }
 
 /// The least of the ascending `scores` that a share of them does not exceed; not a number where there is none.
-fn quantile(scores: &[f64], share: f64) -> f64 {
+pub fn quantile(scores: &[f64], share: f64) -> f64 {
     let n_below = (share * scores.len() as f64).ceil() as usize;
     scores.get(n_below.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
@@ -177,6 +182,15 @@ fn max_z(train: &Vectors) -> Scorer {
         trace.columns.iter().zip(trace.values).map(z).fold(0.0, f64::max)
     };
     Box::new(move |batch: &[Vector<'_>]| batch.iter().map(&score).collect())
+}
+
+/// The larger of the two, an unseen combination being beyond all.
+fn either(train: &Vectors) -> Scorer {
+    let (mut unseen, mut z) = (unseen_path(train), max_z(train));
+    Box::new(move |batch: &[Vector<'_>]| {
+        let both = unseen(batch).into_iter().zip(z(batch));
+        both.map(|(is_unseen, z)| if is_unseen > 0.0 { UNSEEN_Z } else { z }).collect()
+    })
 }
 
 /// What the detector says of vectors without spans. The columns of an entry begin with that of its root.
@@ -236,7 +250,7 @@ mod tests {
         let shown: Vec<_> = all.iter().filter(of_zero).map(|row| (row.detector.as_str(), row.n)).collect();
         assert_eq!(
             shown,
-            [("unseen-path", 123), ("max-z", 123), ("trace-vector", 123)],
+            [("unseen-path", 123), ("max-z", 123), ("unseen-path|max-z", 123), ("trace-vector", 123)],
             "six digits of normal traces and three abnormal ones"
         );
         assert_eq!(all.len(), METHODS.len() * QUANTILES.len());

@@ -9,7 +9,7 @@ use super::{
 use crate::bytes::{Reader, Writer};
 
 /// Expected false alarms from which on a score is 0.
-const MOST_ALARMS: f64 = 600.0;
+pub const MOST_ALARMS: f64 = 600.0;
 
 /// A judged point.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,6 +12,7 @@ const MAX_SWEEPS: usize = 40;
 /// Eigenvalues of a symmetric matrix with their vectors, in no order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Eigen {
+    /// In the order in which the rotations leave them.
     pub values: Vec<f64>,
     /// Row `k` is the vector of `values[k]`: `[n, n]`.
     pub vectors: Vec<f64>,
@@ -19,6 +20,7 @@ pub struct Eigen {
 
 impl Eigen {
     /// Of `matrix`, `n` times `n` finite numbers, row after row, symmetric.
+    #[must_use]
     pub fn of(mut matrix: Vec<f64>, n: usize) -> Self {
         let mut vectors = vec![0.0; n * n];
         vectors.iter_mut().step_by(n + 1).for_each(|diagonal| *diagonal = 1.0);
