@@ -1,5 +1,6 @@
 //! Principal component pursuit on 2,000 × 500 beside the singular value decompositions that it would take by the book: one an
-//! iteration. Both on one core, alternating; the ratio of medians is what counts, and how far the planted parts are missed.
+//! iteration. Both on one core, alternating; the ratio of medians is what counts (the bar is 2), and how far the planted parts
+//! are missed (1e-6).
 
 #![allow(clippy::disallowed_methods, reason = "a bench looks at the clock")]
 
@@ -34,12 +35,14 @@ fn main() {
         let parts = Pursuit::default().decompose(matrix.as_ref()).expect("it converges");
         by_pursuit.push(start.elapsed().as_secs_f64());
         if by_svd.len() == ROUNDS {
-            let ratio = median(&mut by_pursuit) / median(&mut by_svd) / parts.n_iterations as f64;
+            let pursuit = median(&mut by_pursuit);
+            let ratio = pursuit / median(&mut by_svd) / parts.n_iterations as f64;
             println!("{n_rows} x {n_columns}: {} iterations, residual {:.1e}", parts.n_iterations, parts.residual);
             println!(
                 "an iteration takes {ratio:.2} times a singular value decomposition ({:.3} s)",
                 by_svd[ROUNDS / 2]
             );
+            println!("{pursuit:.3} s in all, {:.0} cells a second", (n_rows * n_columns) as f64 / pursuit);
             let miss = |found: &Mat<f64>, planted: &Mat<f64>| (found - planted).norm_l2() / planted.norm_l2();
             println!(
                 "the planted parts are missed by {:.1e} (low rank) and {:.1e} (sparse)",

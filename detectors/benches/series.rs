@@ -3,7 +3,7 @@
 //! The station knows its series when the clock starts, as one in service does. Every minute each series has a point; what is
 //! measured ends with the windows that a detector would be handed.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use faultline_core::{MetricBatch, MetricBatchBuilder, MetricPoint, SpanBatch, SpanBatchBuilder, SpanRecord};
@@ -92,7 +92,7 @@ fn points(criterion: &mut Criterion) {
         };
         let warm_up = batches(1..1 + WARM_UP_MINUTES);
         let measured = batches(1 + WARM_UP_MINUTES..1 + WARM_UP_MINUTES + MINUTES);
-        group.throughput(Throughput::Elements(n_series as u64 * MINUTES as u64)).sample_size(10);
+        group.throughput(Throughput::Elements(n_series as u64 * MINUTES as u64));
         group.bench_function(format!("{name}/{n_series}_series"), |bencher| {
             bencher.iter_batched(
                 || {
@@ -141,7 +141,7 @@ fn span_batches() -> Vec<SpanBatch> {
 fn spans(criterion: &mut Criterion) {
     let batches = span_batches();
     let mut group = criterion.benchmark_group("series/spans");
-    group.throughput(Throughput::Elements(N_SPANS as u64)).sample_size(10);
+    group.throughput(Throughput::Elements(N_SPANS as u64));
     group.bench_function(format!("{N_SPANS}_spans"), |bencher| {
         bencher.iter_batched(
             || SeriesStation::new(SeriesConfig::default()).expect("valid"),
@@ -159,5 +159,15 @@ fn spans(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, points, spans);
+/// Ten samples in three seconds.
+fn quick() -> Criterion {
+    let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
+    Criterion::default().sample_size(10).warm_up_time(warm_up).measurement_time(measurement)
+}
+
+criterion_group! {
+    name = benches;
+    config = quick();
+    targets = points, spans
+}
 criterion_main!(benches);

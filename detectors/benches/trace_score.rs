@@ -2,7 +2,7 @@
 //! minute, service-latency on that. Traces of the six services of `testing`, five to nine spans each, a second apart. The
 //! bar is 200,000.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use faultline_core::{Detector, Score, SpanBatch, SpanBatchBuilder, SpanEntry, SpanRecord, Window};
@@ -48,6 +48,29 @@ fn batches(traces: &[(TraceFixture, bool)]) -> Vec<SpanBatch> {
         .collect()
 }
 
+/// Names and snapshots of the detectors.
+struct Fitted(Vec<(&'static str, Vec<u8>)>);
+
+impl Fitted {
+    fn new() -> Self {
+        let fit = |name: &'static str, windows: &[Window<'_>]| {
+            let entry = registry::entry(name).expect("it is listed");
+            let model = entry.fit(&Value::Null, windows, 0).expect("it fits");
+            (name, model.snapshot().expect("it can be written"))
+        };
+        let (traces, minutes) = (application(1, 5_000, 0.0), service_minutes(1, 0, 30, 0.0));
+        let traces: Vec<Window<'_>> = traces.iter().map(|(trace, _)| trace.window()).collect();
+        let minutes: Vec<Window<'_>> = minutes.iter().map(|(minute, _)| minute.window()).collect();
+        Self(vec![fit("trace-vector", &traces), fit("service-latency", &minutes)])
+    }
+
+    fn load(&self, idx: usize) -> Box<dyn Detector> {
+        let (name, snapshot) = &self.0[idx];
+        let entry = registry::entry(name).expect("it is listed");
+        entry.load(&Value::Null, snapshot).expect("its own snapshot")
+    }
+}
+
 /// The detectors, fitted, and the stations that feed them.
 struct Path {
     assembler: TraceAssembler,
@@ -59,20 +82,13 @@ struct Path {
 }
 
 impl Path {
-    fn new() -> Self {
-        let fit = |name: &str, windows: &[Window<'_>]| {
-            let entry = registry::entry(name).expect("it is listed");
-            entry.fit(&Value::Null, windows, 0).expect("it fits")
-        };
-        let (traces, minutes) = (application(1, 5_000, 0.0), service_minutes(1, 0, 30, 0.0));
-        let traces: Vec<Window<'_>> = traces.iter().map(|(trace, _)| trace.window()).collect();
-        let minutes: Vec<Window<'_>> = minutes.iter().map(|(minute, _)| minute.window()).collect();
+    fn new(fitted: &Fitted) -> Self {
         Self {
             assembler: TraceAssembler::new(TraceConfig::default()).expect("valid"),
             station: ServiceStation::new(ServiceConfig::default()).expect("valid"),
             shape: Shape::default(),
-            by_trace: fit("trace-vector", &traces),
-            by_service: fit("service-latency", &minutes),
+            by_trace: fitted.load(0),
+            by_service: fitted.load(1),
             scores: Vec::new(),
         }
     }
@@ -99,11 +115,12 @@ impl Path {
 fn trace_score(c: &mut Criterion) {
     let batches = batches(&application(2, N_TRACES, 0.01));
     let n_spans: usize = batches.iter().map(SpanBatch::len).sum();
+    let fitted = Fitted::new();
     let mut group = c.benchmark_group("trace_score");
-    group.throughput(Throughput::Elements(n_spans as u64)).sample_size(10);
+    group.throughput(Throughput::Elements(n_spans as u64));
     group.bench_function(format!("assemble_and_score/{n_spans}_spans"), |b| {
         b.iter_batched(
-            Path::new,
+            || Path::new(&fitted),
             |mut path| {
                 for batch in &batches {
                     path.assembler.push(batch);
@@ -119,5 +136,15 @@ fn trace_score(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, trace_score);
+/// Ten samples in three seconds.
+fn quick() -> Criterion {
+    let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
+    Criterion::default().sample_size(10).warm_up_time(warm_up).measurement_time(measurement)
+}
+
+criterion_group! {
+    name = benches;
+    config = quick();
+    targets = trace_score
+}
 criterion_main!(benches);

@@ -2,7 +2,7 @@
 //! six services, about two hundred of them under way at a time and some six thousand waited for. One in a hundred spans is
 //! lost, and one in a hundred comes twice.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use faultline_core::{SpanBatch, SpanBatchBuilder, SpanRecord};
@@ -74,7 +74,7 @@ fn traces(c: &mut Criterion) {
     let batches = batches();
     let n_spans: usize = batches.iter().map(SpanBatch::len).sum();
     let mut group = c.benchmark_group("traces");
-    group.throughput(Throughput::Elements(n_spans as u64)).sample_size(10);
+    group.throughput(Throughput::Elements(n_spans as u64));
     let assembler = || TraceAssembler::new(TraceConfig::default()).expect("valid");
     group.bench_function(format!("assemble/{n_spans}_spans"), |b| {
         b.iter_batched(
@@ -117,5 +117,15 @@ fn traces(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, traces);
+/// Ten samples in three seconds.
+fn quick() -> Criterion {
+    let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
+    Criterion::default().sample_size(10).warm_up_time(warm_up).measurement_time(measurement)
+}
+
+criterion_group! {
+    name = benches;
+    config = quick();
+    targets = traces
+}
 criterion_main!(benches);

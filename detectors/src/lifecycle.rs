@@ -577,7 +577,10 @@ impl Monitor {
                 n_sessions: ledger.n_sessions,
                 n_alerts: ledger.n_alerts,
                 sessions_per_day: ledger.sessions_per_day().unwrap_or(0.0),
-                promised_per_day: budget.a_day().map(|budget| budget / self.alerter.n_detectors() as f64),
+                promised_per_day: budget.a_day().map(|budget| {
+                    // Others have the share of who has not judged anything.
+                    if ledger.n_sessions > 0 { budget / self.alerter.n_detectors() as f64 } else { 0.0 }
+                }),
                 alerts_per_day: ledger.alerts_per_day().unwrap_or(0.0),
                 false_per_day: ledger.false_per_day().unwrap_or(0.0),
                 false_discovery_rate: ledger.level(&self.config.alerting),

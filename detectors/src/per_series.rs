@@ -33,7 +33,7 @@ const MAX_SCORE: f64 = 1e6;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Series that have a state; of more, those seen least recently lose theirs and warm up again. A memory bound: up to
-    /// two kilobytes each.
+    /// two kibibytes each.
     pub max_series: usize,
 }
 
@@ -160,13 +160,46 @@ struct Track<S> {
     /// The step after the last point.
     next_step: i64,
     state: S,
-    /// The point that decided the latest score, and what was expected of it; not in snapshots.
-    latest: Option<(i64, Judged)>,
+    /// What was expected of the point that decided the latest score; not in snapshots.
+    latest: Latest,
+}
+
+/// What was expected of a point, kept to explain its score by. 16 bytes, since each series has one.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    expected: f64,
+    /// It is told, not judged by, so single precision will do.
+    scale: f32,
+    /// Steps from the point to the end of the last window; [`NOWHERE`] where there is no such point.
+    n_back: u32,
+}
+
+/// Further back than anything that is explained.
+const NOWHERE: u32 = u32::MAX;
+
+impl Latest {
+    const NONE: Self = Self { expected: 0.0, scale: 0.0, n_back: NOWHERE };
+
+    fn of(judged: Judged, n_back: i64) -> Self {
+        let n_back = u32::try_from(n_back).unwrap_or(NOWHERE);
+        Self { expected: judged.expected, scale: judged.scale as f32, n_back }
+    }
+
+    /// The series has gone on by so many steps, 0 or more.
+    fn move_on(&mut self, n_steps: i64) {
+        self.n_back = u32::try_from(i64::from(self.n_back).saturating_add(n_steps)).unwrap_or(NOWHERE);
+    }
+
+    /// What was expected so many steps before the end of the last window, if that is where it is.
+    fn at(self, n_back: i64) -> Option<Judged> {
+        let is_it = self.n_back != NOWHERE && i64::from(self.n_back) == n_back;
+        is_it.then(|| Judged { expected: self.expected, scale: f64::from(self.scale) })
+    }
 }
 
 impl<S: State> Track<S> {
     fn new(step_nanos: i64) -> Self {
-        Self { step_nanos, next_step: i64::MIN, state: S::new(step_nanos), latest: None }
+        Self { step_nanos, next_step: i64::MIN, state: S::new(step_nanos), latest: Latest::NONE }
     }
 
     /// The score of the worst point; none where none can be judged.
@@ -175,7 +208,9 @@ impl<S: State> Track<S> {
         if window.step_nanos != self.step_nanos || first < self.next_step {
             *self = Self::new(window.step_nanos);
         }
-        self.next_step = step_at(first, window.points.len());
+        let next_step = step_at(first, window.points.len());
+        self.latest.move_on(next_step.saturating_sub(self.next_step));
+        self.next_step = next_step;
         let mut worst: Option<Score> = None;
         for (culprit, &point) in window.points.iter().enumerate().filter(|(_, point)| point.is_finite()) {
             let (step, point) = (step_at(first, culprit), point.clamp(-MOST, MOST));
@@ -183,7 +218,7 @@ impl<S: State> Track<S> {
             let value = judged.distance(point);
             if worst.is_none_or(|worst| value > worst.value) {
                 worst = Some(Score { value, culprit });
-                self.latest = Some((step, judged));
+                self.latest = Latest::of(judged, next_step.saturating_sub(step));
             }
         }
         worst
@@ -224,7 +259,8 @@ impl<S: State> PerSeries<S> {
         for _ in 0..reader.length(LEAST)? {
             let (key, step_nanos, next_step) = (reader.key()?, reader.integer()?, reader.integer()?);
             let state = S::read(reader, step_nanos)?;
-            *self.series.touch(&key, || Track::new(step_nanos)) = Track { step_nanos, next_step, state, latest: None };
+            *self.series.touch(&key, || Track::new(step_nanos)) =
+                Track { step_nanos, next_step, state, latest: Latest::NONE };
         }
         reader.is_empty().then_some(())
     }
@@ -256,8 +292,9 @@ impl<S: State> Detector for PerSeries<S> {
             return Evidence { summary: "the window holds no series".to_owned(), ..Evidence::default() };
         };
         let step = step_at(series.first_step(), score.culprit);
-        let latest = self.series.get(series.key).and_then(|track| track.latest);
-        evidence::of(series, score, latest.filter(|(own, _)| *own == step).map(|(_, judged)| judged))
+        let track = self.series.get(series.key);
+        let judged = track.and_then(|track| track.latest.at(track.next_step.saturating_sub(step)));
+        evidence::of(series, score, judged)
     }
 
     /// Does nothing: what is scored has been learned.

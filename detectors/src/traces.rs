@@ -4,7 +4,8 @@
 //! does. Here the wait begins at the latest end among its spans and is measured by the watermark, which is the newest
 //! start of a span minus the allowed lateness. It is short once the root has come, since a root mostly ends last, and
 //! long as long as it has not: a call that runs into a timeout is heard of only when that is over. The watermark follows
-//! starts and not ends, so that one span with an absurd end does not end every trace.
+//! starts and not ends, so that one span with an absurd end does not end every trace; nor does it follow one with an absurd
+//! start (`present`).
 //!
 //! Three calls make a round, as with the log windows: [`TraceAssembler::push`] takes a batch, [`TraceAssembler::ready`]
 //! shows the traces that are complete, each once, and [`TraceAssembler::settle`] takes them as scored.
@@ -17,13 +18,14 @@
 //!   roots. **Circles** are cut at their earliest span.
 //!
 //! Cost: a hash look-up a span while filing, two sorts a trace; no allocation but for the trace's key. Memory: 56 bytes
-//! an open span; everything has a limit with a counter in [`TraceStats`]. Fails when one source's clock runs ahead:
-//! traces are then told as soon as the batch they came with is filed, and those that came in several lose the rest. A
+//! an open span; everything has a limit with a counter in [`TraceStats`]. Fails when one source's clock runs ahead, for all
+//! it sends: traces are then told as soon as the batch they came with is filed, and those that came in several lose the rest. A
 //! span that client and server share, as Zipkin allows, counts as a duplicate.
 
 mod ids;
 mod names;
 mod open;
+mod present;
 pub mod services;
 pub mod shape;
 mod tree;
@@ -39,6 +41,7 @@ use self::{
     ids::{TraceId, span_id, trace_id},
     names::Names,
     open::{LONGEST_NANOS, Limits, OpenSpan, OpenTraces, Place},
+    present::Present,
     tree::TreeBuilder,
 };
 pub use self::{
@@ -116,6 +119,10 @@ pub struct TraceStats {
     pub n_circles: u64,
     /// Spans that claim to last longer than an hour, and were waited for as if they lasted one.
     pub n_overlong: u64,
+    /// Spans that start more than a day after all before them, and were waited for as if they had just come.
+    pub n_strange: u64,
+    /// Times that everything had long lain more than a day behind, so that this was the present.
+    pub n_moved: u64,
     /// Trace and span ids that are not hexadecimal numbers of the right length, and were hashed.
     pub n_odd_ids: u64,
     /// Spans whose service name was one too many to be told apart.
@@ -146,8 +153,8 @@ pub struct TraceAssembler {
     config: TraceConfig,
     stream: Arc<str>,
     lateness_nanos: i64,
-    /// Newest start seen; the watermark follows it.
-    newest: i64,
+    /// Newest start that is believed; the watermark follows it.
+    present: Present,
     open: OpenTraces,
     services: Names,
     operations: Names,
@@ -182,7 +189,7 @@ impl TraceAssembler {
         Ok(Self {
             stream: Arc::from(STREAM),
             lateness_nanos: nanos(config.allowed_lateness_ms),
-            newest: i64::MIN,
+            present: Present::default(),
             open: OpenTraces::new(Limits {
                 gap_nanos: nanos(config.gap_ms),
                 root_grace_nanos: nanos(config.root_grace_ms),
@@ -208,7 +215,7 @@ impl TraceAssembler {
         let (services, operations) = (batch.service_name(), batch.name());
         self.services.begin(services);
         self.operations.begin(operations);
-        let mut newest = self.newest;
+        let mut newest = i64::MIN;
         for row in 0..batch.len() {
             let Some(trace) = trace_id(traces.value(row)) else {
                 self.stats.n_refused += 1;
@@ -235,15 +242,25 @@ impl TraceAssembler {
             stats.n_unnamed_operations += u64::from(operation == Names::FOLDED);
             stats.n_overlong += u64::from(entry.duration_nanos > LONGEST_NANOS);
             newest = newest.max(entry.start_unix_nano);
-            self.take(trace, OpenSpan { entry, id, parent_id });
+            let is_strange = !self.present.admit(entry.start_unix_nano);
+            stats.n_strange += u64::from(is_strange);
+            let span = OpenSpan { entry, id, parent_id };
+            let until = if is_strange { self.present.newest } else { span.waited_for_until() };
+            self.take(trace, span, until);
         }
-        self.advance_to(newest);
+        // A batch of which every span was refused says nothing.
+        if newest != i64::MIN && self.present.end_batch(newest) {
+            // What is still open is of the time that was wrong.
+            self.stats.n_moved += 1;
+            self.tell_until(i64::MAX);
+        }
+        self.tell_until(self.watermark_unix_nano().saturating_sub(1));
     }
 
     /// Moves the watermark as if a span that starts at this time had come: for a live source that has fallen quiet, so
     /// that its last traces are told. Never for replayed input, whose times lie in the past.
     pub fn advance_to(&mut self, time_unix_nano: i64) {
-        self.newest = self.newest.max(time_unix_nano);
+        self.present.advance_to(time_unix_nano);
         self.tell_until(self.watermark_unix_nano().saturating_sub(1));
     }
 
@@ -288,13 +305,13 @@ impl TraceAssembler {
     /// Newest start of a span; the least time there is before the first.
     #[must_use]
     pub fn newest_unix_nano(&self) -> i64 {
-        self.newest
+        self.present.newest
     }
 
     /// Event time up to which the input is taken to be complete.
     #[must_use]
     pub fn watermark_unix_nano(&self) -> i64 {
-        self.newest.saturating_sub(self.lateness_nanos)
+        self.present.newest.saturating_sub(self.lateness_nanos)
     }
 
     /// Counters and sizes.
@@ -303,7 +320,8 @@ impl TraceAssembler {
         TraceStats { n_open: self.open.len(), n_open_spans: self.open.n_spans(), ..self.stats }
     }
 
-    fn take(&mut self, trace: TraceId<'_>, span: OpenSpan) {
+    /// Takes a span whose trace is waited for from `until` on.
+    fn take(&mut self, trace: TraceId<'_>, span: OpenSpan, until: i64) {
         let mut place = self.open.find(trace.number);
         if place != Place::Told && self.open.n_spans() >= self.config.max_open_spans {
             // Its own trace may be the one that has to go.
@@ -323,7 +341,7 @@ impl TraceAssembler {
                 self.open.open(trace.number, trace.text)
             }
         };
-        let is_taken = self.open.add(slot, span);
+        let is_taken = self.open.add(slot, span, until);
         self.stats.n_spans += u64::from(is_taken);
         self.stats.n_cut += u64::from(!is_taken);
     }

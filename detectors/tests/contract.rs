@@ -12,6 +12,9 @@ use faultline_detectors::{
 };
 use serde_json::{Value, json};
 
+#[path = "contract/bad_input.rs"]
+mod bad_input;
+
 const SEED: u64 = 7;
 
 static TRAINING: LazyLock<Vec<Session>> =

@@ -186,8 +186,8 @@ fn a_deploy_that_rewords_its_lines_is_told_of_once() {
     });
     service.wait_for("the end of the warm-up", |service| {
         let detectors = service.get("/api/v1/detectors");
-        let n = detectors["items"].as_array().expect("items").len();
-        (n == 4).then_some(())
+        let items = detectors["items"].as_array().expect("items");
+        items.iter().any(|item| item["name"] == "ensemble").then_some(())
     });
     runtime.block_on(async {
         let mut client =
@@ -207,7 +207,9 @@ fn a_deploy_that_rewords_its_lines_is_told_of_once() {
     drop(runtime);
     let status = service.wait_for("sixty more sessions judged", |service| {
         let detectors = service.get("/api/v1/detectors");
-        let judged = |item: &Value| item["n_sessions"].as_u64().expect("a number") >= 90;
+        // No metrics have come.
+        let is_of_logs = |item: &Value| item["name"] != "profile-forecast";
+        let judged = |item: &Value| !is_of_logs(item) || item["n_sessions"].as_u64().expect("a number") >= 90;
         detectors["items"].as_array().expect("items").iter().all(judged).then_some(detectors)
     });
     assert_eq!(status["promised_per_day"], 5.0, "{status}");

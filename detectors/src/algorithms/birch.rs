@@ -11,7 +11,7 @@
 //! several rows the worst counts; the culprit is its column that is farthest off. An instance is silent for its first sixty rows.
 //!
 //! Cost: 64 distances a row at most. Memory: 512 bytes for each column of an instance and 16 for each cluster, so 13 KiB for 20
-//! columns.
+//! columns, up to twice that while clusters are founded; `max_instances` at most.
 //!
 //! When it fails: one column of many hardly moves a distance; seasons and the order of rows mean nothing to it; where columns
 //! jitter over their whole range there are no clusters, only one ball.
@@ -160,6 +160,13 @@ impl Model {
     fn score_group(&mut self, window: &GroupWindow<'_>) -> Option<Score> {
         let Self { config, instances, .. } = self;
         instances.touch(window.key, || Instance::new(window.step_nanos, config.threshold)).score(window, config)
+    }
+
+    /// Memory that it takes, without keys and names, which it shares with the series station.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let clusters: usize = self.instances.values().map(|instance| instance.clusters.heap_bytes()).sum();
+        self.instances.bytes() + clusters
     }
 
     fn encode(&self) -> Vec<u8> {

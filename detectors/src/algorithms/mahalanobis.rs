@@ -18,7 +18,9 @@
 //! rows of SMD instead of all 23,700: .30, .63 and .57; on the first 11,520: .49, .68 and .63. So it goes on to be fitted.
 //!
 //! Cost: n² multiply-adds a row of n columns; `benches/kpi.rs` measures it. A fit takes ten million operations at 38
-//! columns and a billion at 256. Memory: 4 n² bytes an instance, 6 KiB for 38 columns; up to 2 MiB more while rows are collected.
+//! columns and a billion at 256. Memory: 4 n² bytes an instance, 6 KiB for 38 columns; while its rows are collected 1 MiB more, but
+//! no more than 64 MiB for all that collect at once (a thousand with 100 columns are each fitted on 84 to 167 rows);
+//! `max_instances` at most.
 //!
 //! When it fails: what is abnormal in one column of many, a spike of one point, is smoothed away (`profile-forecast` sees it); a
 //! slow drift lifts the median with it; an incident within the rows of the fit is usual from then on. It knows no time of day.
@@ -66,8 +68,8 @@ pub struct Config {
     pub settle_rows: u64,
     /// Columns of an instance that are looked at, the first ones; time and memory grow with their square. Default 256.
     pub max_columns: usize,
-    /// Instances to remember, a memory bound (6 KiB for 38 columns, 256 KiB for 256). Those not seen for longest are
-    /// forgotten first. Default 1000.
+    /// Instances to remember, a memory bound (6 KiB for 38 columns, 256 KiB for 256; all that collect rows for a fit hold
+    /// 64 MiB of them at most). Those not seen for longest are forgotten first. Default 1000.
     pub max_instances: usize,
 }
 
@@ -107,11 +109,17 @@ pub struct Model {
     config: Config,
     version: u64,
     instances: Bounded<Instance>,
+    /// Instances that collect rows, as of the latest count, and windows until the next one.
+    n_collecting: usize,
+    until_count: usize,
     desk: Desk,
 }
 
 /// What a snapshot begins with; the digit is the format.
-const MAGIC: &Magic = b"faultlineMahala1";
+const MAGIC: &Magic = b"faultlineMahala2";
+
+/// Windows between two counts of the instances that collect rows, where they are few.
+const LEAST_UNTIL_COUNT: usize = 64;
 
 impl Algorithm for Mahalanobis {
     const NAME: &'static str = "mahalanobis";
@@ -132,6 +140,7 @@ impl Algorithm for Mahalanobis {
         let mut model = Model::new(config);
         let windows = || training.iter().filter_map(Window::as_group);
         for window in windows() {
+            model.desk.max_cells = model.max_cells();
             let Model { instances, desk, .. } = &mut model;
             let begin = || Instance::begin(config, window.step_nanos.max(1));
             instances.touch(window.key, begin).keep(window, config, desk);
@@ -200,10 +209,22 @@ pub fn judge_rows(
 impl Model {
     fn new(config: &Config) -> Self {
         let instances = Bounded::new(config.max_instances);
-        Self { config: config.clone(), version: 0, instances, desk: Desk::default() }
+        Self { config: config.clone(), version: 0, instances, n_collecting: 0, until_count: 0, desk: Desk::default() }
+    }
+
+    /// Cells that an instance may keep for its next fit: the fewer, the more instances collect. They are counted about once a
+    /// round of all instances.
+    fn max_cells(&mut self) -> usize {
+        if self.until_count == 0 {
+            self.n_collecting = self.instances.values().filter(|instance| instance.is_collecting()).count();
+            self.until_count = self.instances.len().max(LEAST_UNTIL_COUNT);
+        }
+        self.until_count -= 1;
+        rows::share(self.n_collecting)
     }
 
     fn score_group(&mut self, window: &GroupWindow<'_>) -> Option<Score> {
+        self.desk.max_cells = self.max_cells();
         let Self { config, instances, desk, .. } = self;
         let config = &*config;
         let begin = || Instance::begin(config, window.step_nanos.max(1));
@@ -220,6 +241,8 @@ impl Model {
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new(MAGIC);
         writer.number(self.version);
+        writer.number(self.n_collecting as u64);
+        writer.number(self.until_count as u64);
         writer.number(self.instances.len() as u64);
         for (key, instance) in self.instances.in_order() {
             writer.key(key);
@@ -231,6 +254,8 @@ impl Model {
     fn decode(config: &Config, reader: &mut Reader<'_>) -> Option<Self> {
         let mut model = Self::new(config);
         model.version = reader.number()?;
+        model.n_collecting = usize::try_from(reader.number()?).ok()?;
+        model.until_count = usize::try_from(reader.number()?).ok()?;
         for _ in 0..reader.number()? {
             let (key, instance) = (reader.key()?, Instance::read(reader)?);
             model.instances.touch(&key, || instance);

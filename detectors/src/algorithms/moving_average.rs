@@ -9,7 +9,7 @@
 //! anew. What is usual: the mean distance of the last thousand points, with floors for constant and sparse series
 //! (`Scale`).
 //!
-//! Cost: eleven additions a point. Memory: 160 bytes a series.
+//! Cost: eleven additions a point. Memory: a quarter of a KiB a series, its place in the map included.
 //!
 //! When it fails: it tells of changes, not of states, so an anomaly that lasts is found at its beginning and at its end; a
 //! spike moves the mean of the eleven points after it by an eleventh of its size; what creeps is not found; and a season with
@@ -108,7 +108,7 @@ impl State for Last {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::per_series::tests::{MINUTE, behaves_as_a_detector_of_series, fed, noisy};
+    use crate::per_series::tests::{MINUTE, behaves_as_a_detector_of_series, bytes_a_series, fed, noisy};
 
     #[test]
     fn it_behaves_as_a_detector_of_series() {
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn what_is_expected_is_the_mean_of_the_last_eleven() {
         let mut last = Last::new(MINUTE);
-        assert!(size_of::<Last>() <= 160, "{} bytes", size_of::<Last>());
+        assert!(bytes_a_series::<Last>() <= 256, "{} bytes", bytes_a_series::<Last>());
         let values = noisy(1, 200);
         fed(&mut last, 0, &values);
         let judged = last.observe(200, 0.0).expect("it has varied");

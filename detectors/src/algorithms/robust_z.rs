@@ -12,7 +12,7 @@
 //! spans adopt anomalies that last for days, and find fewer.
 //!
 //! Cost: a subtraction and a division a point; two selections among 240 for a point that enters the sample. Memory:
-//! 2 KiB a series.
+//! 2 KiB a series, its place in the map included.
 //!
 //! When it fails: it knows no season, so on a strongly seasonal series only what leaves the range of whole days is far off.
 //! A new level is abnormal until half of the sample is of it, for weeks in an old series. Where more than half of the sample
@@ -69,50 +69,68 @@ const TO_DEVIATION: f64 = 1.4826;
 const ROUNDING: f64 = 1e-9;
 
 /// The sample of one series.
+///
+/// Small numbers are of one byte, so that it and all that belongs to it are no more than 2 KiB.
 #[derive(Clone, Debug, PartialEq)]
 struct Recent {
     points: [f64; SAMPLE],
-    n_points: usize,
+    /// Median and scale of the sample; a scale of 0 where it has none.
+    judged: Judged,
+    n_points: u8,
     /// Where the next point goes once the sample is full: the place of the oldest.
-    oldest: usize,
-    /// One point in so many enters; a power of two.
-    stride: i64,
-    /// The stride that spans the time wanted.
-    max_stride: i64,
-    judged: Option<Judged>,
+    oldest: u8,
+    /// One point in two to the power of this enters.
+    halvings: u8,
+    /// The power that spans the time wanted.
+    max_halvings: u8,
 }
 
+/// No median and no scale.
+const NOT_JUDGED: Judged = Judged { expected: 0.0, scale: 0.0 };
+
 impl Recent {
-    /// Whether the point of this step enters: one of each `stride`.
+    /// One point in so many enters.
+    fn stride(&self) -> i64 {
+        1 << self.halvings
+    }
+
+    /// Whether the point of this step enters: one of each stride.
     fn takes(&self, step: i64) -> bool {
-        let block = step.div_euclid(self.stride).cast_unsigned();
+        let stride = self.stride();
+        let block = step.div_euclid(stride).cast_unsigned();
         let drawn = (block.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).cast_signed();
-        step.rem_euclid(self.stride) == drawn.rem_euclid(self.stride)
+        step.rem_euclid(stride) == drawn.rem_euclid(stride)
     }
 
     fn add(&mut self, value: f64) {
-        if self.n_points == SAMPLE && self.stride < self.max_stride {
-            for idx in 0..SAMPLE / 2 {
+        let mut n_points = usize::from(self.n_points);
+        if n_points == SAMPLE && self.halvings < self.max_halvings {
+            n_points = SAMPLE / 2;
+            for idx in 0..n_points {
                 self.points[idx] = self.points[2 * idx + 1];
             }
-            (self.n_points, self.stride) = (SAMPLE / 2, self.stride * 2);
+            self.halvings += 1;
         }
-        if self.n_points < SAMPLE {
-            self.points[self.n_points] = value;
-            self.n_points += 1;
+        if n_points < SAMPLE {
+            self.points[n_points] = value;
+            n_points += 1;
         } else {
-            self.points[self.oldest] = value;
-            self.oldest = (self.oldest + 1) % SAMPLE;
+            let oldest = usize::from(self.oldest);
+            self.points[oldest] = value;
+            self.oldest = ((oldest + 1) % SAMPLE) as u8;
         }
-        self.judged = self.median_and_scale();
+        self.n_points = n_points as u8;
+        self.judged = self.median_and_scale().unwrap_or(NOT_JUDGED);
     }
 
+    /// None where there are too few points, or too few that vary; else with a scale above 0.
     fn median_and_scale(&self) -> Option<Judged> {
-        if self.n_points < MIN_SAMPLE {
+        let n_points = usize::from(self.n_points);
+        if n_points < MIN_SAMPLE {
             return None;
         }
         let mut sample = self.points;
-        let sample = &mut sample[..self.n_points];
+        let sample = &mut sample[..n_points];
         let middle = sample.len() / 2;
         let median = *sample.select_nth_unstable_by(middle, f64::total_cmp).1;
         sample.iter_mut().for_each(|point| *point = (*point - median).abs());
@@ -131,12 +149,12 @@ impl State for Recent {
     fn new(step_nanos: i64) -> Self {
         let sample_nanos = step_nanos.max(1).saturating_mul(SAMPLE as i64);
         let wanted = SPAN_NANOS.div_euclid(sample_nanos).max(1).cast_unsigned();
-        let max_stride = wanted.next_power_of_two().cast_signed();
-        Self { points: [0.0; SAMPLE], n_points: 0, oldest: 0, stride: 1, max_stride, judged: None }
+        let max_halvings = wanted.next_power_of_two().ilog2() as u8;
+        Self { points: [0.0; SAMPLE], judged: NOT_JUDGED, n_points: 0, oldest: 0, halvings: 0, max_halvings }
     }
 
     fn observe(&mut self, step: i64, value: f64) -> Option<Judged> {
-        let judged = self.judged;
+        let judged = Some(self.judged).filter(|judged| judged.scale > 0.0);
         if self.takes(step) {
             self.add(value);
         }
@@ -144,23 +162,26 @@ impl State for Recent {
     }
 
     fn write(&self, writer: &mut Writer) {
-        writer.number(self.n_points as u64);
-        writer.number(self.oldest as u64);
-        writer.integer(self.stride);
-        for point in &self.points[..self.n_points] {
+        writer.number(u64::from(self.n_points));
+        writer.number(u64::from(self.oldest));
+        writer.integer(self.stride());
+        for point in &self.points[..usize::from(self.n_points)] {
             writer.double(*point);
         }
     }
 
     fn read(reader: &mut Reader<'_>, step_nanos: i64) -> Option<Self> {
         let mut own = Self::new(step_nanos);
-        own.n_points = reader.length(size_of::<f64>()).filter(|n_points| *n_points <= SAMPLE)?;
-        own.oldest = usize::try_from(reader.number()?).ok().filter(|oldest| *oldest < SAMPLE)?;
-        own.stride = reader.integer().filter(|stride| (1..=own.max_stride).contains(stride))?;
-        for point in &mut own.points[..own.n_points] {
+        let n_points = reader.length(size_of::<f64>()).filter(|n_points| *n_points <= SAMPLE)?;
+        own.n_points = u8::try_from(n_points).ok()?;
+        own.oldest = u8::try_from(reader.number()?).ok().filter(|oldest| usize::from(*oldest) < SAMPLE)?;
+        let stride = reader.integer()?;
+        let halvings = u8::try_from(stride.checked_ilog2()?).ok().filter(|halvings| *halvings <= own.max_halvings)?;
+        own.halvings = Some(halvings).filter(|halvings| stride == 1_i64 << *halvings)?;
+        for point in &mut own.points[..n_points] {
             *point = reader.double()?;
         }
-        own.judged = own.median_and_scale();
+        own.judged = own.median_and_scale().unwrap_or(NOT_JUDGED);
         Some(own)
     }
 }
@@ -168,7 +189,7 @@ impl State for Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::per_series::tests::{MINUTE, behaves_as_a_detector_of_series, fed, noisy};
+    use crate::per_series::tests::{MINUTE, behaves_as_a_detector_of_series, bytes_a_series, fed, noisy};
 
     #[test]
     fn it_behaves_as_a_detector_of_series() {
@@ -180,25 +201,25 @@ mod tests {
         let mut recent = Recent::new(MINUTE);
         let values: Vec<f64> = (0..200).map(|idx| if idx % 5 == 0 { 1e9 } else { f64::from(idx % 9) }).collect();
         fed(&mut recent, 0, &values);
-        let judged = recent.judged.expect("two hundred are enough");
+        let judged = recent.judged;
         assert!((4.0..=6.0).contains(&judged.expected), "{judged:?}");
         assert!((2.0..=3.0).contains(&(judged.scale / TO_DEVIATION)), "{judged:?}");
     }
 
     #[test]
     fn the_sample_thins_out_until_it_spans_its_time_and_then_forgets() {
-        assert!(size_of::<Recent>() <= 2048, "{} bytes", size_of::<Recent>());
-        assert_eq!(Recent::new(MINUTE).max_stride, 1024);
+        assert!(bytes_a_series::<Recent>() <= 2048, "{} bytes", bytes_a_series::<Recent>());
+        assert_eq!(Recent::new(MINUTE).max_halvings, 10, "one in 1024");
         let mut recent = Recent::new(16 * MINUTE);
-        assert_eq!(recent.max_stride, 64);
+        assert_eq!(recent.max_halvings, 6);
         let steps: Vec<f64> = (0..100_000u32).map(f64::from).collect();
         fed(&mut recent, 0, &steps);
-        assert_eq!((recent.stride, recent.n_points), (64, SAMPLE));
+        assert_eq!((recent.stride(), usize::from(recent.n_points)), (64, SAMPLE));
         let oldest = recent.points.iter().copied().fold(f64::INFINITY, f64::min);
         assert!((15_000.0..16_000.0).contains(&(100_000.0 - oldest)), "the oldest is of step {oldest}");
         let offsets: std::collections::BTreeSet<i64> = recent.points.iter().map(|point| *point as i64 % 64).collect();
         assert!(offsets.len() > 40, "one point in 64, but not each 64th: {}", offsets.len());
-        assert_eq!(Recent::new(9 * 60 * MINUTE).max_stride, 1, "ninety days of nine hours are 240");
+        assert_eq!(Recent::new(9 * 60 * MINUTE).max_halvings, 0, "ninety days of nine hours are 240");
     }
 
     #[test]

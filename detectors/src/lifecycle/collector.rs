@@ -12,7 +12,8 @@ use super::{WarmUp, kept::Kept, renames::Renames};
 ///
 /// Taking them evenly over time instead of the last ones keeps both parts alike when the warm-up sees something
 /// begin, as the deletions in HDFS that come hours after the writes. Open sessions calibrate only where hardly any has ended.
-/// Of series the last part calibrates: a detector that follows them needs them without holes.
+/// Of series the last part calibrates: a detector that follows them needs them without holes. Of services whole steps do:
+/// in each step they come in the same order, and with every tenth window the same service would always calibrate.
 pub(crate) fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>, Vec<Window<'a>>) {
     /// Ended sessions with which a calibration can do without open ones.
     const ENOUGH: usize = 100;
@@ -26,9 +27,12 @@ pub(crate) fn split<'a>(windows: &[Window<'a>], share: f64) -> (Vec<Window<'a>>,
     let mut n_candidates = 0;
     // A little more, so that a tenth of ten is one.
     let due = |n: u64| (n as f64 * share + 1e-9) as u64;
+    let mut step = None;
     for window in windows {
         let is_candidate = !has_enough || window.is_closed();
-        n_candidates += u64::from(is_candidate);
+        let is_same_step = window.signal() == Signal::Services && step == Some(window.span_unix_nano().0);
+        step = Some(window.span_unix_nano().0);
+        n_candidates += u64::from(is_candidate && !is_same_step);
         if is_candidate && due(n_candidates) > due(n_candidates - 1) {
             calibration.push(*window);
         } else {
@@ -180,14 +184,33 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::testing::Session;
+    use crate::testing::{SeriesFixture, Session, service_minutes};
 
     /// A session whose numbers are the ids of its templates.
     fn numbered(key: &str, templates: &[u64]) -> Session {
         let mut session = Session::of(key, templates);
         session.numbers = templates.iter().map(|&template| RecordNumbers::of([template as f32])).collect();
         session
+    }
+
+    #[test]
+    fn services_calibrate_by_whole_steps_and_series_by_their_last_part() {
+        let minutes = service_minutes(1, 0, 40, 0.0);
+        let windows: Vec<Window<'_>> = minutes.iter().map(|(minute, _)| minute.window()).collect();
+        let (training, calibration) = split(&windows, 0.3);
+        let starts = |windows: &[Window<'_>]| -> BTreeSet<i64> {
+            windows.iter().map(|window| window.span_unix_nano().0).collect()
+        };
+        assert_eq!((starts(&training).len(), starts(&calibration).len()), (28, 12));
+        assert!(starts(&training).is_disjoint(&starts(&calibration)));
+        let series = SeriesFixture::seasonal("load", 1, 0, 100, 0.0);
+        let windows: Vec<Window<'_>> = series.pieces(1).collect();
+        let (training, calibration) = split(&windows, 0.3);
+        assert_eq!((training.len(), calibration.len()), (70, 30));
+        assert!(training[69].span_unix_nano() < calibration[0].span_unix_nano());
     }
 
     #[test]

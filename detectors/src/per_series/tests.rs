@@ -27,6 +27,18 @@ pub(crate) fn fed<S: State>(state: &mut S, first: i64, values: &[f64]) -> Vec<Op
     steps.map(|(step, value)| Some(state.observe(step, *value)?.distance(*value))).collect()
 }
 
+/// Bytes that a series takes where there are many, its place in the map included; its name is that of the series station.
+pub(crate) fn bytes_a_series<S: State>() -> usize {
+    // As full as the map is with 100,000.
+    const N: usize = 3_125;
+    let mut own = PerSeries::<S>::new(&Config::default()).expect("the default is valid");
+    for n in 0..N {
+        let key = WindowKey { stream: Arc::from("test"), session: Arc::from(n.to_string()) };
+        own.series.touch(&key, || Track::new(MINUTE));
+    }
+    own.series.bytes().div_ceil(N)
+}
+
 fn series(name: &str, points: Vec<f64>) -> SeriesFixture {
     let n = points.len();
     SeriesFixture { points, ..SeriesFixture::seasonal(name, 1, 0, n, 0.0) }
@@ -167,6 +179,10 @@ fn says_what_it_expected<A: Algorithm<Config = Config>>() {
     assert!((figure("expected") - 50.0).abs() < 5.0 && figure("scale") > 0.0, "{evidence:?}");
     assert!(evidence.summary.starts_with("load of test was 90.0 where "), "{}", evidence.summary);
     assert_eq!(evidence.records.len(), 21);
+    // The next window has nothing to tell; what was expected before it is still known.
+    let gaps = SeriesFixture { first_step: 1550, ..series("load", vec![f64::NAN; 3]) };
+    assert_eq!(score_all(&mut model, &[gaps.whole()]), [None]);
+    assert!(model.explain(&window, &score).figures.contains_key("expected"), "{}", A::NAME);
     let hourly = WindowKey { stream: Arc::from("test"), session: Arc::from("unknown") };
     let Window::Series(own) = window else { unreachable!("a series") };
     let unknown = Window::Series(SeriesWindow { key: &hourly, ..own });

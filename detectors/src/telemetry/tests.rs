@@ -150,9 +150,9 @@ fn what_nobody_listens_to_is_not_made() {
 #[test]
 fn a_deferred_fit_is_handed_out_once_and_its_lane_is_silent_until_it_is_back() {
     let mut own = telemetry(&[("trace-vector", json!({}))]).deferring_fits();
-    own.push_spans(&spans(&application(1, 500, 0.0), 0, 1));
+    own.push_spans(&spans(&application(1, 300, 0.0), 0, 1));
     assert!(own.judge().events.is_empty() && own.begin_fits().is_empty() && own.n_in_service() == 0);
-    own.push_spans(&spans(&application(2, 500, 0.0), 500, 10_001));
+    own.push_spans(&spans(&application(2, 500, 0.0), 300, 10_001));
     own.judge();
     let mut due = own.begin_fits();
     assert_eq!((due.len(), own.begin_fits().len()), (1, 0));
@@ -166,7 +166,8 @@ fn a_deferred_fit_is_handed_out_once_and_its_lane_is_silent_until_it_is_back() {
 
 #[test]
 fn the_budget_is_shared_with_who_judges_something() {
-    let mut own = telemetry(&[("trace-vector", json!({})), ("profile-forecast", json!({})), ("new-template", json!({}))]);
+    let mut own =
+        telemetry(&[("trace-vector", json!({})), ("profile-forecast", json!({})), ("new-template", json!({}))]);
     assert_eq!(own.n_judging(), 0);
     own.push_metrics(&gauge("load", 0, &noise(1, 400)));
     own.judge();
@@ -182,6 +183,9 @@ fn the_budget_is_shared_with_who_judges_something() {
     let detection = MonitorConfig { alerting, ..detection(&[("profile-forecast", json!({}))]) };
     own = Telemetry::new(&TelemetryConfig::default(), &detection).expect("valid");
     own.share_budget_with(2);
+    assert_eq!(promised(&own), Some(0.0), "it has judged nothing");
+    own.push_metrics(&gauge("load", 0, &noise(1, 400)));
+    own.judge();
     assert_eq!(promised(&own), Some(2.0));
 }
 

@@ -24,6 +24,13 @@ pub(super) struct OpenSpan {
     pub parent_id: u64,
 }
 
+impl OpenSpan {
+    /// Its end, as far as it is waited for.
+    pub fn waited_for_until(&self) -> i64 {
+        self.entry.start_unix_nano.saturating_add(self.entry.duration_nanos.min(LONGEST_NANOS))
+    }
+}
+
 /// When a trace is complete, and what it may hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -147,8 +154,9 @@ impl OpenTraces {
         slot
     }
 
-    /// Adds a span to an open trace; false when it is one too many for the trace.
-    pub fn add(&mut self, slot: u32, span: OpenSpan) -> bool {
+    /// Adds a span to an open trace, which is waited for from `until` on at the earliest; false when it is one too many for
+    /// the trace.
+    pub fn add(&mut self, slot: u32, span: OpenSpan, until: i64) -> bool {
         let trace = &mut self.slots[slot as usize];
         if trace.n_spans >= self.limits.max_spans_per_trace {
             trace.n_cut += 1;
@@ -156,8 +164,7 @@ impl OpenTraces {
         }
         trace.n_spans += 1;
         trace.has_root |= span.parent_id == 0;
-        let waited_for = span.entry.duration_nanos.min(LONGEST_NANOS);
-        trace.end = trace.end.max(span.entry.start_unix_nano.saturating_add(waited_for));
+        trace.end = trace.end.max(until);
 
         let chained = OpenSpan { entry: SpanEntry { parent: trace.newest, ..span.entry }, ..span };
         if self.free_span == NONE {
@@ -257,7 +264,8 @@ mod tests {
             let slots = [traces.open(2 * round, None), traces.open(2 * round + 1, None)];
             for record in 0..40 {
                 let entry = SpanEntry { record, ..entry };
-                assert!(traces.add(slots[record as usize % 2], OpenSpan { entry, id: record + 1, parent_id: 1 }));
+                let span = OpenSpan { entry, id: record + 1, parent_id: 1 };
+                assert!(traces.add(slots[record as usize % 2], span, span.waited_for_until()));
             }
             for id in [2 * round, 2 * round + 1] {
                 out.clear();

@@ -27,7 +27,11 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{open::LONGEST_NANOS, shape::Shape};
+use super::{
+    open::LONGEST_NANOS,
+    present::{MAX_LEAP_NANOS, Present},
+    shape::Shape,
+};
 use crate::error::Error;
 
 /// The stream that every service belongs to.
@@ -74,6 +78,10 @@ pub struct ServiceStats {
     pub n_traces: u64,
     /// Traces that ended in a step that had been shown, and went into a later one.
     pub n_late: u64,
+    /// Traces that started more than a day after all before them, left out until so many come that this is the present.
+    pub n_strange: u64,
+    /// Times that the input turned out to be more than a day behind the steps that had been shown.
+    pub n_moved: u64,
     /// Times beyond [`MAX_OF_TRACE`] of one trace, left out.
     pub n_cut: u64,
     /// Spans of services that were too many to be told apart, or without a service.
@@ -104,8 +112,8 @@ pub struct ServiceStation {
     steps: BTreeMap<i64, Step>,
     /// The first step that has not been shown.
     next: i64,
-    /// Newest start of a span.
-    newest: i64,
+    /// Newest start of a span that is believed.
+    present: Present,
     shown: Vec<Shown>,
     spare: Vec<Vec<ServiceEntry>>,
     /// Of each span of the trace at hand its service and the hash of service and operation.
@@ -182,7 +190,7 @@ impl ServiceStation {
             by_hash: FxHashMap::default(),
             steps: BTreeMap::new(),
             next: i64::MIN,
-            newest: i64::MIN,
+            present: Present::default(),
             shown: Vec::new(),
             spare: Vec::new(),
             spans: Vec::new(),
@@ -197,12 +205,16 @@ impl ServiceStation {
         if trace.spans.is_empty() || shape.self_nanos.len() != trace.spans.len() {
             return;
         }
-        self.stats.n_traces += 1;
         let (_, end) = trace.span_unix_nano();
-        let starts = trace.spans.iter().map(|span| span.start_unix_nano);
-        self.newest = starts.fold(self.newest, i64::max);
+        let newest = trace.spans.iter().map(|span| span.start_unix_nano).fold(i64::MIN, i64::max);
+        if !self.present.admit(newest) {
+            self.stats.n_strange += 1;
+            return;
+        }
+        self.stats.n_traces += 1;
         // An absurd end would open a step that is never over.
-        let end = if end.saturating_sub(self.newest) > LONGEST_NANOS { self.newest } else { end };
+        let newest = self.present.newest;
+        let end = if end.saturating_sub(newest) > LONGEST_NANOS { newest } else { end };
         let ended = end.div_euclid(self.step_nanos);
         self.stats.n_late += u64::from(ended < self.next);
         self.identify(trace);
@@ -219,6 +231,13 @@ impl ServiceStation {
     /// tells: shows the steps that are over.
     pub fn advance_to(&mut self, watermark_unix_nano: i64) {
         let first_open = watermark_unix_nano.saturating_sub(self.grace_nanos).div_euclid(self.step_nanos);
+        if self.next.saturating_sub(first_open).saturating_mul(self.step_nanos) > MAX_LEAP_NANOS {
+            // The time that was reached was wrong: what is open is of it, and steps are shown anew.
+            self.stats.n_moved += 1;
+            self.show_until(i64::MAX);
+            self.next = first_open;
+            self.present = Present::default();
+        }
         self.show_until(first_open);
     }
 

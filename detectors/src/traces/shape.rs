@@ -79,7 +79,8 @@ impl Shape {
         let from = child.start_unix_nano.max(self.covered_until[parent]);
         let until = child.end_unix_nano().min(caller.end_unix_nano());
         if until > from {
-            self.self_nanos[parent] -= until.saturating_sub(from);
+            // Where ends lie beyond what time there is, parts may be more than the whole.
+            self.self_nanos[parent] = self.self_nanos[parent].saturating_sub(until.saturating_sub(from)).max(0);
             self.covered_until[parent] = until;
         }
     }

@@ -188,6 +188,27 @@ fn durations_of_nothing_and_of_centuries_hold_nobody_up() {
 }
 
 #[test]
+fn one_wrong_clock_reading_ends_no_trace_a_leap_is_believed_in_the_end_and_so_is_the_way_back() {
+    const YEAR: i64 = 365 * 86_400_000;
+    let mut assembler = TraceAssembler::new(config()).expect("valid");
+    push(&mut assembler, &[(1, 2, 1, 0, 50)]);
+    assert_eq!(push(&mut assembler, &[(9, 1, 0, 200 * YEAR, 10)]), [] as [&str; 0]);
+    assert_eq!((assembler.stats().n_strange, assembler.newest_unix_nano()), (1, 0));
+    let shown = push(&mut assembler, &[(1, 1, 0, 0, 100), (2, 1, 0, 1_200, 1)]);
+    assert_eq!(shown, ["9: 1", "1: 1 2<1"], "the wrong one is told as if it had come at its time");
+    let leap: Vec<Row> = (0..8).map(|n| (20 + n as u64, 1, 0, YEAR + n, 1)).collect();
+    assert_eq!(push(&mut assembler, &leap).len(), 8, "all but the last");
+    assert_eq!((assembler.stats().n_strange, assembler.newest_unix_nano()), (8, (YEAR + 7) * MS));
+    for n in 0..63 {
+        let shown = push(&mut assembler, &[(100 + n as u64, 2, 1, 2_000 + n, 1)]);
+        assert_eq!((shown.len(), assembler.stats().n_moved), (1, 0), "told at once");
+    }
+    assert_eq!(push(&mut assembler, &[(200, 2, 1, 3_000, 1)]).len(), 2, "with what was open a year ahead");
+    assert_eq!((assembler.stats().n_moved, assembler.newest_unix_nano()), (1, 3_000 * MS));
+    assert_eq!(push(&mut assembler, &[(201, 2, 1, 3_001, 1)]), [] as [&str; 0], "it is waited for again");
+}
+
+#[test]
 fn one_trace_too_many_tells_the_one_that_would_be_complete_first() {
     let mut assembler = TraceAssembler::new(TraceConfig { max_open_traces: 2, ..config() }).expect("valid");
     push(&mut assembler, &[(1, 2, 1, 0, 50), (2, 1, 0, 3, 50), (2, 2, 1, 9, 1)]);

@@ -152,6 +152,13 @@ impl Clusters {
         judged
     }
 
+    /// Memory that they hold elsewhere; names are shared with the series station.
+    pub fn heap_bytes(&self) -> usize {
+        let columns = self.columns.capacity() * size_of::<Arc<str>>() + self.ranges.capacity() * size_of::<Range>();
+        let clusters = self.features.capacity() * size_of::<Feature>();
+        columns + clusters + (self.centres.capacity() + self.row.capacity()) * size_of::<f64>()
+    }
+
     fn centre(&self, idx: usize) -> &[f64] {
         let n_columns = self.columns.len();
         &self.centres[idx * n_columns..(idx + 1) * n_columns]

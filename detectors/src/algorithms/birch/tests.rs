@@ -151,3 +151,16 @@ fn gaps_new_columns_and_bad_values_do_no_harm() {
         assert!(Birch::load(&Config::default(), &snapshot[..n]).is_err(), "{n} bytes");
     }
 }
+
+#[test]
+fn a_column_takes_no_more_than_1_2_kib_however_its_rows_scatter() {
+    const N_COLUMNS: usize = 100;
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let columns: Vec<Arc<str>> = (0..N_COLUMNS).map(|column| Arc::from(format!("column {column}"))).collect();
+    let values: Vec<f64> = (0..500 * N_COLUMNS).map(|_| rng.random_range(0.0..1.0)).collect();
+    let wide =
+        GroupFixture { columns, values, is_spoiled: vec![false; 500], ..GroupFixture::coupled("wide", 7, 0, 0, 0.0) };
+    let model = fit(&Config::default(), &wide);
+    assert!(model.bytes() > 500 * N_COLUMNS, "it has all its clusters: {} bytes", model.bytes());
+    assert!(model.bytes() <= 1_200 * N_COLUMNS, "{} bytes", model.bytes());
+}

@@ -2,8 +2,8 @@
 
 use crate::bytes::{Reader, Writer};
 
-/// Parts of a season, at most.
-pub const MAX_PARTS: usize = 144;
+/// Parts of a season, at most: blocks show no longer lag, and a natural season beside it is at most one block longer.
+pub const MAX_PARTS: usize = 108;
 
 /// Share of an error that moves a part over a whole season.
 const GAIN: f64 = 0.2;

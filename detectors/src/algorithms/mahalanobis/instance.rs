@@ -57,6 +57,8 @@ pub struct Desk {
     scratch: Scratch,
     /// Where a window has each of the columns; empty where it has them in the same order.
     places: Vec<Option<usize>>,
+    /// Cells that an instance may keep for its next fit.
+    pub max_cells: usize,
 }
 
 impl Instance {
@@ -78,6 +80,7 @@ impl Instance {
         for idx in self.fresh_rows(window) {
             self.lay_out(window, idx, config, desk);
             if let Some(rows) = self.rows.as_mut().filter(|_| is_known(&desk.row)) {
+                rows.limit(desk.max_cells);
                 rows.push(&desk.row);
             }
         }
@@ -95,6 +98,11 @@ impl Instance {
 
     pub fn is_fitted(&self) -> bool {
         self.usual.is_some()
+    }
+
+    /// Whether it keeps rows for another fit.
+    pub fn is_collecting(&self) -> bool {
+        self.rows.is_some()
     }
 
     /// The score of the most surprising row; none before it is fitted, and where nothing is known of any row. Keeps the rows
@@ -166,6 +174,7 @@ impl Instance {
     /// are twice as many, up to `settle_rows`. Says whether it has.
     fn collect(&mut self, config: &Config, desk: &mut Desk) -> bool {
         let Some(rows) = &mut self.rows else { return false };
+        rows.limit(desk.max_cells);
         rows.push(&desk.row);
         if rows.n_seen() < self.due {
             return false;

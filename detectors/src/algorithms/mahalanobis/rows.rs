@@ -5,20 +5,41 @@ use crate::bytes::{Reader, Writer};
 /// Rows that are kept at most. On SMD 4096 of 23,700 fit as well as all, 1024 a little worse.
 const MAX_ROWS: usize = 4096;
 
-/// Cells that are kept at most: 1 MiB, for which up to twice that is set aside as they grow.
+/// Cells of one instance that are kept at most: 1 MiB.
 const MAX_CELLS: usize = 1 << 18;
 
+/// Cells of all instances together: 64 MiB, the whole of what 64 of them may keep.
+const MAX_SHARED_CELLS: usize = 1 << 24;
+
+/// Cells that each of so many instances may keep.
+pub fn share(n_instances: usize) -> usize {
+    (MAX_SHARED_CELLS / n_instances.max(1)).min(MAX_CELLS)
+}
+
 /// See the file's documentation. What is not a number is a gap.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Rows {
     n_columns: usize,
     cells: Vec<f32>,
+    /// Cells that it may keep; not in snapshots.
+    max_cells: usize,
     /// Every so many rows one is kept, 2 to this power.
     halvings: u32,
     n_seen: u64,
 }
 
+impl Default for Rows {
+    fn default() -> Self {
+        Self { n_columns: 0, cells: Vec::new(), max_cells: MAX_CELLS, halvings: 0, n_seen: 0 }
+    }
+}
+
 impl Rows {
+    /// From the next row that it keeps on it has no more cells than this, as far as that leaves two rows.
+    pub fn limit(&mut self, max_cells: usize) {
+        self.max_cells = max_cells;
+    }
+
     /// Takes a row. It has as many columns as the one before, or more.
     pub fn push(&mut self, row: &[f64]) {
         if row.len() > self.n_columns {
@@ -27,11 +48,27 @@ impl Rows {
         let is_kept = self.n_seen.is_multiple_of(self.stride());
         self.n_seen += 1;
         if is_kept && self.n_columns > 0 {
+            let max_rows = MAX_ROWS.min(self.max_cells / self.n_columns).max(2);
+            // One row more than it may keep, until it is thinned out.
+            let most = (max_rows + 1) * self.n_columns;
+            self.grow(most);
             self.cells.extend(row.iter().map(|cell| *cell as f32));
             self.cells.resize(self.cells.len() + self.n_columns - row.len(), f32::NAN);
-            while self.len() > MAX_ROWS.min(MAX_CELLS / self.n_columns).max(2) {
+            while self.len() > max_rows {
                 self.thin();
             }
+            if self.cells.capacity() > most + most / 4 {
+                self.cells.shrink_to(most);
+            }
+        }
+    }
+
+    /// Sets aside room for a row: twice as much as there was, but no more than for `most` cells.
+    fn grow(&mut self, most: usize) {
+        let wanted = self.cells.len() + self.n_columns;
+        if wanted > self.cells.capacity() {
+            let room = (2 * self.cells.capacity()).min(most).max(wanted);
+            self.cells.reserve_exact(room - self.cells.len());
         }
     }
 
@@ -98,7 +135,13 @@ impl Rows {
         let (n_seen, n_cells) = (reader.number()?, reader.length(4)?);
         let cells: Option<Vec<f32>> = (0..n_cells).map(|_| reader.word().map(f32::from_bits)).collect();
         let cells = cells.filter(|cells| cells.iter().all(|cell| !cell.is_infinite()))?;
-        n_cells.is_multiple_of(n_columns.max(1)).then_some(Self { n_columns, cells, halvings, n_seen })
+        n_cells.is_multiple_of(n_columns.max(1)).then_some(Self {
+            n_columns,
+            cells,
+            max_cells: MAX_CELLS,
+            halvings,
+            n_seen,
+        })
     }
 }
 
@@ -120,7 +163,7 @@ mod tests {
         assert!(first_cells(&rows).iter().enumerate().all(|(idx, cell)| *cell == (8 * idx) as f32));
         let mut wide = Rows::default();
         (0..5_000).for_each(|idx| wide.push(&[f64::from(idx); 256]));
-        assert!(wide.len() <= 1024 && wide.bytes() <= 5 * MAX_CELLS * size_of::<f32>() / 2, "{}", wide.bytes());
+        assert!(wide.len() <= 1024 && wide.bytes() <= (MAX_CELLS + 256) * size_of::<f32>(), "{}", wide.bytes());
     }
 
     #[test]
@@ -131,5 +174,23 @@ mod tests {
         rows.push(&[4.0]);
         let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
         assert_eq!(rows, [["1", "NaN"], ["2", "3"], ["4", "NaN"]]);
+    }
+
+    #[test]
+    fn many_instances_share_what_few_may_have() {
+        assert_eq!((share(0), share(64)), (MAX_CELLS, MAX_CELLS));
+        assert!([65, 1_000, 1_000_000].into_iter().all(|n| n * share(n) <= MAX_SHARED_CELLS && share(n) < MAX_CELLS));
+        let mut rows = Rows::default();
+        (0..2_000).for_each(|idx| rows.push(&[f64::from(idx); 100]));
+        assert_eq!((rows.len(), rows.stride()), (2_000, 1));
+        rows.limit(share(1_000));
+        (2_000..3_000).for_each(|idx| rows.push(&[f64::from(idx); 100]));
+        let most = (share(1_000) + 100) * size_of::<f32>() * 5 / 4;
+        assert!(rows.bytes() <= most && rows.len() > 80, "{} in {} bytes", rows.len(), rows.bytes());
+        let stride = rows.stride() as usize;
+        assert!(first_cells(&rows).iter().enumerate().all(|(idx, cell)| *cell == (stride * idx) as f32), "evenly");
+        rows.limit(0);
+        (3_000..20_000).for_each(|idx| rows.push(&[f64::from(idx); 100]));
+        assert!(rows.len() <= 2, "{} rows", rows.len());
     }
 }

@@ -231,3 +231,23 @@ fn what_is_out_of_range_is_refused_by_name() {
         assert!(error.contains(&format!("key `{key}`")), "{error}");
     }
 }
+
+#[test]
+fn a_thousand_instances_that_collect_rows_take_a_little_over_a_kilobyte_for_each_series() {
+    const N_COLUMNS: usize = 100;
+    let mut model = fit(&Config::default(), &[]);
+    // As if there were so many.
+    (model.n_collecting, model.until_count) = (1_000, usize::MAX);
+    let columns: Vec<Arc<str>> = (0..N_COLUMNS).map(|column| Arc::from(format!("{column}"))).collect();
+    let instance = broken(7, 1, 0..0);
+    let Window::Group(window) = instance.whole() else { panic!("a group") };
+    for first in [0, 1_500] {
+        let cell = |idx: usize| ((idx * idx) as f64 * 0.618_034).sin();
+        let values: Vec<f64> = (first * N_COLUMNS..(first + 1_500) * N_COLUMNS).map(cell).collect();
+        let start_unix_nano = first as i64 * MINUTE;
+        let window = GroupWindow { columns: &columns, values: &values, n_rows: 1_500, start_unix_nano, ..window };
+        assert!(score(&mut model, Window::Group(window)).is_some(), "it is fitted at 1440 and at 2880 rows");
+        assert!(model.bytes() <= 1_200 * N_COLUMNS, "{} bytes", model.bytes());
+    }
+    assert!(model.instances.values().all(|instance| instance.is_collecting()));
+}

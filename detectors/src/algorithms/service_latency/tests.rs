@@ -164,10 +164,7 @@ fn a_million_operations_take_no_more_room_than_the_limits() {
 fn an_episode_is_one_alert_that_names_the_service() {
     let warm_up = service_minutes(1, 1_000, 100, 0.0);
     let windows: Vec<Window<'_>> = warm_up.iter().map(|(minute, _)| minute.window()).collect();
-    let (mut training, mut calibration) = (Vec::new(), Vec::new());
-    for (idx, window) in windows.iter().enumerate() {
-        if idx % 3 == 0 { calibration.push(*window) } else { training.push(*window) }
-    }
+    let (training, calibration) = crate::lifecycle::collector::split(&windows, 0.3);
     let entry = registry::entry("service-latency").expect("it is listed");
     let model = crate::Model::fit(entry, &Value::Null, &training, &calibration, 0.0, 0).expect("it fits");
     let alerting = AlertConfig {

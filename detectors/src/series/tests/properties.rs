@@ -141,6 +141,27 @@ fn regular_points() -> impl Strategy<Value = Vec<(i64, f64)>> {
     })
 }
 
+#[test]
+fn a_flood_of_attributes_and_instances_is_refused_and_takes_little_room() {
+    const BATCH: usize = 10_000;
+    let mut station = station(SeriesConfig { max_series: 1_000, ..SeriesConfig::default() });
+    for first in (0..10 * BATCH).step_by(BATCH) {
+        let texts: Vec<(String, String)> = (first..first + BATCH)
+            .map(|n| (format!(r#"{{"user":"{n}"}}"#), format!(r#"{{"service.instance.id":"pod-{n}"}}"#)))
+            .collect();
+        let points: Vec<_> = texts
+            .iter()
+            .map(|(attributes, resource)| MetricPoint { attributes, resource, ..gauge("requests", 60, 1.0) })
+            .collect();
+        station.push_metrics(&batch(&points));
+        station.settle();
+    }
+    let stats = station.stats();
+    assert_eq!((stats.n_points, stats.n_series, stats.n_refused), (1_000, 1_000, 99_000));
+    assert!(stats.n_refused_series > 0 && stats.n_instances <= 65_536, "{stats:?}");
+    assert!(station.bytes() < 32 << 20, "{} bytes", station.bytes());
+}
+
 proptest! {
     #[test]
     fn whatever_comes_is_shown_regularly_or_counted(points in wild_points(), cut in 1..50usize, max_series in 1..20usize) {

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::testing::TraceFixture;
 
@@ -156,6 +158,86 @@ fn steps_that_are_open_are_bounded() {
     }
     assert_eq!(station.stats().n_open_steps, MAX_OPEN_STEPS);
     assert_eq!(station.stats().n_released_early, 1_000 - MAX_OPEN_STEPS as u64);
+}
+
+#[test]
+fn a_wrong_clock_reading_opens_no_step_and_steps_go_back_with_the_input() {
+    const YEAR: i64 = 400 * 1_440 * MINUTE;
+    let mut station = station(ServiceConfig::default());
+    push(&mut station, &request("a", 0, 1));
+    push(&mut station, &request("wrong", YEAR, 4));
+    push(&mut station, &request("b", 0, 7));
+    let stats = station.stats();
+    assert_eq!((stats.n_traces, stats.n_strange, stats.n_open_steps), (2, 1, 1));
+    (0..8).for_each(|n| push(&mut station, &request(&format!("leap {n}"), YEAR, 10 + 3 * n)));
+    assert_eq!((station.stats().n_traces, station.stats().n_strange), (3, 8), "the eighth is believed");
+    station.advance_to((YEAR + 5 * MINUTE) * 1_000);
+    assert_eq!(show(&mut station).len(), 4, "two services in two minutes");
+    push(&mut station, &request("back", 0, 40));
+    assert_eq!((station.stats().n_late, station.stats().n_moved), (1, 0));
+    station.advance_to(2 * MINUTE * 1_000);
+    assert_eq!((show(&mut station).len(), station.stats().n_moved, station.stats().n_open_steps), (2, 1, 0));
+    push(&mut station, &request("again", 2 * MINUTE, 43));
+    station.advance_to(4 * MINUTE * 1_000);
+    let shown = show(&mut station);
+    assert!(shown.len() == 2 && shown[0].starts_with("cart/1:"), "{shown:?}");
+}
+
+/// A time of a span, nanoseconds.
+fn any_time() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        8 => (0..20 * MINUTE).prop_map(|micros| micros * 1_000),
+        1 => prop::sample::select(vec![i64::MIN, -1, 0, i64::MAX]),
+        1 => any::<i64>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_windows_keep_their_promises(
+        traces in prop::collection::vec(prop::collection::vec((0..9u32, 0..6usize, any_time(), any_time()), 1..20), 1..40),
+        watermarks in prop::collection::vec(any_time(), 40),
+        limits in (256..300usize, 1..5usize, 1..30usize),
+    ) {
+        const NAMES: [&str; 6] = ["gateway", "cart", "stock", "mail", "", "nobody"];
+        let (max_entries, max_services, max_names) = limits;
+        let mut station = station(ServiceConfig { max_entries, max_services, max_names, ..ServiceConfig::default() });
+        let mut n_of_step: BTreeSet<(i64, String)> = BTreeSet::new();
+        let mut check = |station: &mut ServiceStation, has_gone_back: bool| {
+            for window in station.ready() {
+                let window = window.as_service().expect("a service");
+                let start = window.start_unix_nano;
+                assert!(start.rem_euclid(window.step_nanos) == 0 || start == i64::MIN, "{start}");
+                assert!(window.entries.len() <= max_entries && window.n_traces > 0);
+                assert!(window.entries.iter().all(|entry| entry.nanos >= 0 && (entry.name as usize) < window.names.len()));
+                assert!(window.entries.is_sorted_by_key(|entry| entry.trace), "those of one trace stand together");
+                let is_new = n_of_step.insert((start, window.key.session.to_string()));
+                assert!(is_new || has_gone_back, "a step is shown once");
+            }
+            station.settle();
+            let stats = station.stats();
+            assert!(stats.n_open_steps <= MAX_OPEN_STEPS && stats.n_names <= max_names, "{stats:?}");
+        };
+        for (idx, (rows, watermark)) in traces.iter().zip(&watermarks).enumerate() {
+            let mut fixture = TraceFixture::empty(&format!("{idx:032x}"));
+            for (place, (caller, service, start, duration)) in rows.iter().enumerate() {
+                let caller = Some(*caller).filter(|caller| (*caller as usize) < place);
+                fixture.push(caller, NAMES[*service], "do", (*start, (*duration).max(0)));
+            }
+            push(&mut station, &fixture);
+            if idx % 3 == 0 {
+                station.advance_to(*watermark);
+            }
+            let has_gone_back = station.stats().n_moved > 0;
+            check(&mut station, has_gone_back);
+        }
+        station.finish();
+        let has_gone_back = station.stats().n_moved > 0;
+        check(&mut station, has_gone_back);
+        let stats = station.stats();
+        prop_assert_eq!(stats.n_traces + stats.n_strange, traces.len() as u64);
+        prop_assert_eq!(stats.n_open_steps, 0);
+    }
 }
 
 #[test]
