@@ -90,7 +90,7 @@ A threshold that is fixed beforehand is, for each file, the score with p <= 1e-4
 for all series, with the rows that are not judged as its warm-up; its fixed threshold is the S of points of which chance makes 9.1 in a history, as many false rows as cost as much as one missed window in \
 NAB's standard profile; that was argued from the weights, though after the curve had been seen. The threshold from the other half is the best for the files of even number on those of odd number, and the other way round, for each \
 profile. NAB's own is the best for all files with sight of their labels, as in the published figures; only that row compares with them. Rows are taken to \
-be a step apart, as the clocks of some files go back.";
+be a step apart, as the clocks of some files go back. `donut` has no row: what NAB does not judge is too little to fit it on.";
 
 pub(crate) const MACHINES: &str = "\
 The training part has no labels. A detector that calibrates itself is fitted on all of it; another is replayed over it or, where it does not warm up \
