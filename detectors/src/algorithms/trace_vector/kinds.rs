@@ -92,7 +92,7 @@ impl Kind {
 }
 
 /// A time that can be compared, whatever it was.
-pub(super) fn sound(ms: f64) -> f64 {
+pub(in crate::algorithms) fn sound(ms: f64) -> f64 {
     if ms.is_finite() { ms.clamp(0.0, 1e13) } else { 0.0 }
 }
 
@@ -237,7 +237,7 @@ impl Kinds {
     }
 
     /// Whether a path is known.
-    pub(super) fn knows(&self, path: u64) -> bool {
+    pub(in crate::algorithms) fn knows(&self, path: u64) -> bool {
         self.by_path.contains_key(&path)
     }
 
@@ -265,7 +265,7 @@ impl Kinds {
     }
 
     /// Finds everything again after loading; false when an index leads nowhere.
-    pub(super) fn index(&mut self) -> bool {
+    pub(in crate::algorithms) fn index(&mut self) -> bool {
         let n_paths = self.paths.len();
         let is_sound = |kind: &Kind| {
             !kind.paths.is_empty()
