@@ -20,7 +20,7 @@
 //! quantile (`by_kind` off: .27), of single calls that the kind does not make .91 (0), of single calls left out next to none
 //! (none): that is for [`trace_vector`].
 //!
-//! Cost at the defaults and 482 paths: a fit takes 20 passes, at most 2,560 steps of 128 traces, 0.18 GFLOP each; judging
+//! Cost at the defaults and 482 paths: a fit takes 20 passes, 1,000 steps of 128 traces at least and 2,560 at most, 0.18 GFLOP each; judging
 //! takes 18 MFLOP a trace, mostly to decode 64 samples. (The Python model: 25 s and 0.7 ms on one core.) Both are proportional to
 //! the number of paths. Memory: 1.8 MB of weights, twice; 16 MB at most at the default width; and what `trace_vector` takes.
 //!
@@ -228,7 +228,7 @@ impl Detector for Model {
         let nats = found.nats - found.usual_nats;
         let kind = if found.judgement.distance == 0 { "traces of its kind" } else { "the nearest kind of traces" };
         let own = if found.n_unseen > 0 {
-            format!("no trace in training took {} of its {} call paths", found.n_unseen, measured_paths(&evidence))
+            format!("call paths of its that no trace in training took: {}", found.n_unseen)
         } else if nats > 0.0 {
             format!("{nats:.0} nats less likely than is usual for {kind}")
         } else {
@@ -250,9 +250,4 @@ impl Detector for Model {
         let kinds = serde_json::to_string(&self.network.kinds).map_err(|error| refused(error.to_string()))?;
         Ok(snapshot::encode(&self.network, self.version, &kinds))
     }
-}
-
-/// Call paths of a trace.
-fn measured_paths(evidence: &Evidence) -> f64 {
-    evidence.figures.get("n_paths").copied().unwrap_or_default()
 }

@@ -33,7 +33,7 @@ const INITIAL_FLOW: f32 = 0.1;
 const MAX_NORM: f32 = 10.0;
 
 /// Optimizer steps below which a fit does not stop, however few the traces are.
-const MIN_STEPS: usize = 400;
+const MIN_STEPS: usize = 1000;
 
 /// Sizes of the networks.
 #[derive(Clone, Copy, Debug, PartialEq)]
