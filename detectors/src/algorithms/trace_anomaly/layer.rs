@@ -50,7 +50,8 @@ impl Layer {
     pub fn backward(
         &self,
         weights: &[f32],
-        (inputs, outputs): (&[f32], &[f32]),
+        inputs: &[f32],
+        outputs: &[f32],
         by_outputs: &mut [f32],
         gradient: &mut [f32],
         by_inputs: Option<&mut Vec<f32>>,
@@ -134,7 +135,7 @@ mod tests {
             let mut outputs = Vec::new();
             layer.forward(&weights, &inputs, &mut outputs);
             let (mut by_outputs, mut gradient, mut by_inputs) = (shares.clone(), vec![0.0; weights.len()], Vec::new());
-            layer.backward(&weights, (&inputs, &outputs), &mut by_outputs, &mut gradient, Some(&mut by_inputs));
+            layer.backward(&weights, &inputs, &outputs, &mut by_outputs, &mut gradient, Some(&mut by_inputs));
             assert_eq!(gradient[..3], [0.0; 3], "weights of others");
             let differs = |found: f32, difference: f64| (f64::from(found) - difference / 2e-2).abs() > 5e-3;
             let n_weights = (3..weights.len()).filter(|&idx| {

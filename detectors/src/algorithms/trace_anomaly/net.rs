@@ -220,9 +220,9 @@ pub fn loss_and_gradient(shape: &Shape, weights: &[f32], batch: &Batch, work: &m
     for ((wanted, outputs), to) in rows.zip(one.chunks_exact_mut(2 * shape.paths)) {
         surprise_slopes(shape, wanted, outputs, share as f32, to);
     }
-    layers[5].backward(weights, (&decoder[1], &decoder[2]), one, gradient, Some(&mut *other));
-    layers[4].backward(weights, (&decoder[0], &decoder[1]), other, gradient, Some(&mut *one));
-    layers[3].backward(weights, (z, &decoder[0]), one, gradient, Some(&mut *other));
+    layers[5].backward(weights, &decoder[1], &decoder[2], one, gradient, Some(&mut *other));
+    layers[4].backward(weights, &decoder[0], &decoder[1], other, gradient, Some(&mut *one));
+    layers[3].backward(weights, z, &decoder[0], one, gradient, Some(&mut *other));
     let pull = points[shape.flows].iter().map(|value| value * share);
     let mut by_z: Vec<f64> = other.iter().zip(pull).map(|(slope, pull)| f64::from(*slope) + pull).collect();
     let mut of_step = vec![0.0; Planar::n_weights(latent)];
@@ -241,9 +241,9 @@ pub fn loss_and_gradient(shape: &Shape, weights: &[f32], batch: &Batch, work: &m
             one.push(within(raw, LN_POSTERIOR, (by_z[idx] * moved - share) as f32));
         }
     }
-    layers[2].backward(weights, (&encoder[1], &encoder[2]), one, gradient, Some(&mut *other));
-    layers[1].backward(weights, (&encoder[0], &encoder[1]), other, gradient, Some(&mut *one));
-    layers[0].backward(weights, (&batch.inputs, &encoder[0]), one, gradient, None);
+    layers[2].backward(weights, &encoder[1], &encoder[2], one, gradient, Some(&mut *other));
+    layers[1].backward(weights, &encoder[0], &encoder[1], other, gradient, Some(&mut *one));
+    layers[0].backward(weights, &batch.inputs, &encoder[0], one, gradient, None);
     loss
 }
 
@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn the_gradient_is_that_of_differences() {
         let (weights, batch, mut work) = (weights(5), batch(8, 6), Work::default());
-        let mut gradient = vec![f32::NAN; weights.len()];
+        let mut gradient = vec![7.0; weights.len()];
         let found = loss_and_gradient(&SHAPE, &weights, &batch, &mut work, &mut gradient);
         assert_eq!(found, loss(&SHAPE, &weights, &batch, &mut work));
         let mut is_far = |idx: usize| {
