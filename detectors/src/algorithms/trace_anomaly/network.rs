@@ -121,8 +121,10 @@ impl Network {
     pub fn judge(&self, vector: &PathVector<'_>, buffers: &mut Buffers) -> Option<Finding> {
         let judgement = self.kinds.judge(vector)?;
         let nats = nats(&self.dimensions, &self.likelihood, vector, buffers);
-        let Usual { median, .. } = self.scale.usual(judgement.kind);
-        let mut value = self.scale.score(nats, judgement.kind);
+        // One that begins as none did is held against the kind nearest to it all the same.
+        let kind = judgement.kind.or_else(|| self.kinds.nearest_of_all(vector));
+        let Usual { median, .. } = self.scale.usual(kind);
+        let mut value = self.scale.score(nats, kind);
         if !value.is_finite() {
             value = UNHEARD_OF;
         }

@@ -297,14 +297,29 @@ impl Kinds {
         except: Option<usize>,
         is_candidate: impl Fn(&Kind) -> bool,
     ) -> (Option<usize>, usize) {
+        let candidates = self.by_root.get(&vector.root).map_or(&[][..], Vec::as_slice);
+        let candidates = candidates.iter().map(|&idx| idx as usize).filter(|&idx| except != Some(idx));
+        self.nearest_among(vector, candidates, is_candidate)
+    }
+
+    /// Of all kinds, whatever their root, the one that differs in the fewest paths.
+    pub(in crate::algorithms) fn nearest_of_all(&self, vector: &PathVector<'_>) -> Option<usize> {
+        self.nearest_among(vector, 0..self.kinds.len(), |_| true).0
+    }
+
+    fn nearest_among(
+        &self,
+        vector: &PathVector<'_>,
+        candidates: impl Iterator<Item = usize>,
+        is_candidate: impl Fn(&Kind) -> bool,
+    ) -> (Option<usize>, usize) {
         let n_paths = vector.paths.len();
         let mut best = (None, n_paths + 1);
-        let Some(candidates) = self.by_root.get(&vector.root) else { return best };
         let mut is_taken = vec![false; self.paths.len()];
         for path in vector.paths.iter().filter_map(|path| self.by_path.get(path)) {
             is_taken[*path as usize] = true;
         }
-        for idx in candidates.iter().map(|&idx| idx as usize).filter(|&idx| except != Some(idx)) {
+        for idx in candidates {
             let kind = &self.kinds[idx];
             // At least as many paths as that are not in both.
             if (best.0.is_some() && kind.paths.len().abs_diff(n_paths) >= best.1) || !is_candidate(kind) {
