@@ -20,9 +20,10 @@
 //! quantile (`by_kind` off: .27), of single calls that the kind does not make .91 (0), of single calls left out next to none
 //! (none): that is for [`trace_vector`].
 //!
-//! Cost at the defaults and 482 paths: a fit takes 20 passes, 1,000 steps of 128 traces at least and 2,560 at most, 0.18 GFLOP each; judging
-//! takes 18 MFLOP a trace, mostly to decode 64 samples. (The Python model: 25 s and 0.7 ms on one core.) Both are proportional to
-//! the number of paths. Memory: 1.8 MB of weights, twice; 16 MB at most at the default width; and what `trace_vector` takes.
+//! Cost at the defaults and 482 paths: a fit takes 20 passes, 1,000 steps of 128 traces at least and 2,560 at most, 0.18 GFLOP
+//! each; judging takes 18 MFLOP a trace, nearly all to decode 64 samples. (The Python model: 25 s, and 0.8 ms a trace, on one core.
+//! This file's times have not been measured.) Both are proportional to the number of paths. Memory: 0.9 MB of weights, twice, 1.7 MB
+//! at the default `max_paths`; and what `trace_vector` takes.
 //!
 //! When it fails: times have heavy tails, to which a normal distribution is surprised without measure, so a few extreme normal
 //! traces set the threshold; a path left out is within the deviation of those it belongs to; a kind of a handful of
