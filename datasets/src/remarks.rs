@@ -101,7 +101,9 @@ largest surprise, -ln p, of all metrics of a row counts. The files have no times
 
 pub(crate) const TRACEANOMALY: &str = "\
 A trace is flagged when it scores more than that share of the traces that fix thresholds. The normal traces have 21 patterns of call paths, the \
-abnormal ones 110, so `unseen-path`, which looks at nothing else, is the bar to clear.";
+abnormal ones 110, so `unseen-path`, which looks at nothing else, is the bar to clear. `trace-anomaly` is the paper's network over the vectors that \
+`trace-vector` judges without one; `trace-anomaly, one scale` scores by the likelihood alone, as the paper does, instead of against traces of the \
+same kind. Its settings were chosen on normal traces with planted anomalies, without the abnormal ones.";
 
 pub(crate) const NEZHA: &str = "\
 A fault minute is one of the clock that has 25 s in common with the 200 s after an injection: what the authors list, not what can be seen. By the \

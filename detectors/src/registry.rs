@@ -31,6 +31,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::robust_pca::RobustPca>(),
     Entry::of::<algorithms::trace_vector::TraceVector>(),
     Entry::of::<algorithms::service_latency::ServiceLatency>(),
+    Entry::of::<algorithms::trace_anomaly::TraceAnomaly>(),
 ];
 
 /// The entry called `name`.

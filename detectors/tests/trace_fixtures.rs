@@ -1,10 +1,14 @@
-//! The trace detectors against the Python models that their figures were measured with, on small parts of public data.
+//! The trace detectors against the Python models that their figures were measured with, on small parts of public data; and
+//! `trace-anomaly`, whose draws no other program makes, against normal and abnormal traces.
 
 use std::{io::Read, sync::Arc};
 
 use faultline_core::{CallName, Part, ServiceEntry, Window, WindowKey, hash::StableHash};
 use faultline_detectors::{
-    algorithms::trace_vector::{Config, Kinds, PathVector, UNHEARD_OF},
+    algorithms::{
+        trace_anomaly::{self, Buffers, Network},
+        trace_vector::{Config, Kinds, PathVector, UNHEARD_OF},
+    },
     registry,
     testing::{ServiceFixture, score_all},
     traces::services::SERVICES,
@@ -22,7 +26,7 @@ fn number<T: std::str::FromStr>(text: &str) -> T {
 }
 
 /// A line of `column:milliseconds`.
-fn vector<'a>(fields: impl Iterator<Item = &'a str>) -> (Vec<u64>, Vec<f64>) {
+fn vector<'a>(fields: impl Iterator<Item = &'a str>) -> Own {
     let field = |field: &str| {
         let (column, ms) = field.split_once(':').expect("column:milliseconds");
         (number::<u64>(column), number::<f64>(ms))
@@ -30,8 +34,11 @@ fn vector<'a>(fields: impl Iterator<Item = &'a str>) -> (Vec<u64>, Vec<f64>) {
     fields.map(field).unzip()
 }
 
-#[test]
-fn vectors_of_trainticket_score_as_the_python_model_scores_them() {
+/// Columns and milliseconds.
+type Own = (Vec<u64>, Vec<f64>);
+
+/// Vectors to learn from; and those to judge, each with whether it is abnormal and what the Python model gives it.
+fn trainticket() -> (Vec<Own>, Vec<(bool, f64, Own)>) {
     let text = text(include_bytes!("fixtures/trace_vectors.txt.zst"));
     let (mut training, mut judged) = (Vec::new(), Vec::new());
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -45,15 +52,43 @@ fn vectors_of_trainticket_score_as_the_python_model_scores_them() {
         }
     }
     assert_eq!((training.len(), judged.len()), (1_758, 238), "the file is complete");
-    // The first column is the root's: the columns of an entry begin with it.
-    let of = |own: &(Vec<u64>, Vec<f64>)| own.0[0];
-    let vectors: Vec<PathVector<'_>> =
-        training.iter().map(|own| PathVector { root: of(own), paths: &own.0, ms: &own.1 }).collect();
+    (training, judged)
+}
+
+/// The first column is the root's: the columns of an entry begin with it.
+fn path_vector(own: &Own) -> PathVector<'_> {
+    PathVector { root: own.0[0], paths: &own.0, ms: &own.1 }
+}
+
+#[test]
+fn the_network_tells_abnormal_vectors_of_trainticket_from_normal_ones() {
+    let (training, judged) = trainticket();
+    let vectors: Vec<PathVector<'_>> = training.iter().map(path_vector).collect();
+    let config = trace_anomaly::Config { hidden: 32, samples: 16, ..trace_anomaly::Config::default() };
+    let network = Network::fit(&config, &vectors, 1).expect("there are traces");
+    assert_eq!(network.size(), (21, 482));
+    let (mut normal, mut abnormal, mut buffers) = (Vec::new(), Vec::new(), Buffers::default());
+    for (is_abnormal, _, own) in &judged {
+        let found = network.judge(&path_vector(own), &mut buffers).expect("it takes paths");
+        assert!(found.value.is_finite() && found.n_unseen == 0, "{found:?}");
+        let all = if *is_abnormal { &mut abnormal } else { &mut normal };
+        all.push(found.value);
+    }
+    normal.sort_unstable_by(f64::total_cmp);
+    let threshold = normal[normal.len() * 95 / 100];
+    let n_found = abnormal.iter().filter(|value| **value > threshold).count();
+    assert!(n_found * 100 >= abnormal.len() * 90, "{n_found} of {} beyond {threshold}", abnormal.len());
+}
+
+#[test]
+fn vectors_of_trainticket_score_as_the_python_model_scores_them() {
+    let (training, judged) = trainticket();
+    let vectors: Vec<PathVector<'_>> = training.iter().map(path_vector).collect();
     let kinds = Kinds::fit(&Config::default(), &vectors).expect("there are traces");
     assert_eq!(kinds.size().0, 21);
     let (mut normal, mut abnormal) = (Vec::new(), Vec::new());
     for (is_abnormal, expected, own) in &judged {
-        let vector = PathVector { root: of(own), paths: &own.0, ms: &own.1 };
+        let vector = path_vector(own);
         let found = kinds.judge(&vector).expect("it takes paths");
         assert!((found.value - expected).abs() <= 1e-6 * expected.abs().max(10.0), "{found:?}, expected {expected}");
         let culprit = kinds.culprit(&vector, &found, |idx| idx as u32);

@@ -25,9 +25,11 @@
 //! which spans were left out are not judged.
 //!
 //! Differs from the paper besides: a path that was taken several times counts with its longest call; all is learned in one fit.
-//! [`Kinds`] takes vectors without spans, as the paper's data are published.
+//! [`Kinds`] takes vectors without spans, as the paper's data are published. The paper's network is a detector of its own,
+//! [`trace_anomaly`], which has its vectors, its kinds and the blame for a trace from here.
 //!
 //! [`service_latency`]: super::service_latency
+//! [`trace_anomaly`]: super::trace_anomaly
 
 mod explain;
 mod fit;
@@ -40,6 +42,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::kinds::Path;
+pub(super) use self::kinds::sound;
 pub use self::kinds::{Account, Judgement, Kinds, PathVector, UNHEARD_OF};
 use crate::{
     algorithm::Algorithm,
@@ -100,7 +103,7 @@ struct State {
 
 /// A trace as a vector. Made to be used again for the next trace.
 #[derive(Debug, Default)]
-struct Measure {
+pub(super) struct Measure {
     shape: Shape,
     root: u64,
     times: Vec<PathTime>,
@@ -110,7 +113,7 @@ struct Measure {
 
 impl Measure {
     /// Measures a trace; false where it has no spans, or not all of them.
-    fn take(&mut self, trace: &TraceWindow<'_>) -> bool {
+    pub(super) fn take(&mut self, trace: &TraceWindow<'_>) -> bool {
         if trace.spans.is_empty() || trace.n_dropped > 0 {
             return false;
         }
@@ -127,8 +130,14 @@ impl Measure {
         true
     }
 
-    fn vector(&self) -> PathVector<'_> {
+    pub(super) fn vector(&self) -> PathVector<'_> {
         PathVector { root: self.root, paths: &self.paths, ms: &self.ms }
+    }
+
+    /// Of the path to blame for a judgement of `kinds` the span that it is named after.
+    pub(super) fn culprit(&self, kinds: &Kinds, judgement: &Judgement) -> Option<usize> {
+        let path = kinds.culprit(&self.vector(), judgement, |idx| self.depth(idx));
+        self.times.get(path).map(|time| time.span)
     }
 
     /// Spans above the one that a path is named after.
@@ -145,6 +154,40 @@ impl Measure {
     }
 }
 
+/// The complete traces among some windows, as vectors.
+#[derive(Debug, Default)]
+pub(super) struct Measured(Vec<(u64, Vec<u64>, Vec<f64>)>);
+
+impl Measured {
+    pub(super) fn of(windows: &[Window<'_>]) -> Self {
+        let (mut measure, mut measured) = (Measure::default(), Vec::new());
+        for trace in windows.iter().filter_map(Window::as_trace) {
+            if measure.take(trace) {
+                measured.push((measure.root, measure.paths.clone(), measure.ms.clone()));
+            }
+        }
+        Self(measured)
+    }
+
+    pub(super) fn vectors(&self) -> Vec<PathVector<'_>> {
+        self.0.iter().map(|(root, paths, ms)| PathVector { root: *root, paths, ms }).collect()
+    }
+}
+
+/// Names the paths of `kinds`, each after the first trace that takes it.
+pub(super) fn name_paths(kinds: &mut Kinds, windows: &[Window<'_>]) {
+    let mut measure = Measure::default();
+    for trace in windows.iter().filter_map(Window::as_trace) {
+        if measure.take(trace) {
+            for idx in 0..measure.paths.len() {
+                if let Some(path) = kinds.path_mut(measure.paths[idx]).filter(|path| path.label.is_empty()) {
+                    *path = measure.path(trace, idx);
+                }
+            }
+        }
+    }
+}
+
 impl Algorithm for TraceVector {
     const NAME: &'static str = "trace-vector";
     const SUMMARY: &'static str = "a trace that takes longer than any of its kind, or other call paths than any";
@@ -157,27 +200,9 @@ impl Algorithm for TraceVector {
 
     fn fit(config: &Config, training: &[Window<'_>], _seed: u64) -> Result<Model, DetectorError> {
         config.check()?;
-        let mut measure = Measure::default();
-        let mut measured: Vec<(u64, Vec<u64>, Vec<f64>)> = Vec::new();
-        for trace in training.iter().filter_map(Window::as_trace) {
-            if measure.take(trace) {
-                measured.push((measure.root, measure.paths.clone(), measure.ms.clone()));
-            }
-        }
-        let vectors: Vec<PathVector<'_>> =
-            measured.iter().map(|(root, paths, ms)| PathVector { root: *root, paths, ms }).collect();
-        let mut kinds = Kinds::fit(config, &vectors)?;
-        // Names are looked up once, for the first trace that has each path.
-        for trace in training.iter().filter_map(Window::as_trace) {
-            if measure.take(trace) {
-                for idx in 0..measure.paths.len() {
-                    if let Some(path) = kinds.path_mut(measure.paths[idx]).filter(|path| path.label.is_empty()) {
-                        *path = measure.path(trace, idx);
-                    }
-                }
-            }
-        }
-        let mut model = Model { config: config.clone(), version: 0, kinds, measure };
+        let mut kinds = Kinds::fit(config, &Measured::of(training).vectors())?;
+        name_paths(&mut kinds, training);
+        let mut model = Model { config: config.clone(), version: 0, kinds, measure: Measure::default() };
         model.version = snapshot::version_of(Self::NAME, &(config, &model.kinds))?;
         Ok(model)
     }
@@ -215,15 +240,13 @@ impl Detector for Model {
             if !measure.take(trace) {
                 return None;
             }
-            let vector = measure.vector();
-            let judgement = kinds.judge(&vector)?;
-            let path = kinds.culprit(&vector, &judgement, |idx| measure.depth(idx));
-            Some(Score { value: judgement.value, culprit: measure.times.get(path)?.span })
+            let judgement = kinds.judge(&measure.vector())?;
+            Some(Score { value: judgement.value, culprit: measure.culprit(kinds, &judgement)? })
         }));
     }
 
     fn explain(&self, window: &Window<'_>, score: &Score) -> Evidence {
-        self.evidence(window, score)
+        self.kinds.evidence(window, score)
     }
 
     /// Does nothing: what takes a little longer each day would become normal.

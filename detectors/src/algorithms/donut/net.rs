@@ -15,6 +15,9 @@ use burn::{
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
+use crate::networks::initial_matrix;
+pub use crate::networks::normals;
+
 /// No deviation is smaller, in deviations of the series: the paper's ε.
 pub const MIN_DEVIATION: f32 = 1e-4;
 
@@ -123,24 +126,11 @@ impl Batch {
     }
 }
 
-/// Draws from the standard normal distribution (Box and Muller).
-pub fn normals(n: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    let mut draws = Vec::with_capacity(n + 1);
-    while draws.len() < n {
-        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-        let (sine, cosine) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
-        draws.extend([(radius * cosine) as f32, (radius * sine) as f32]);
-    }
-    draws.truncate(n);
-    draws
-}
-
 /// Uniform initial weights in ±√(6 / (inputs + outputs)) (Glorot and Bengio), no bias.
 pub fn initial_weights(shape: Shape, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let mut weights = Vec::with_capacity(shape.n_weights());
     for [inputs, outputs] in shape.layers() {
-        let bound = (6.0 / (inputs + outputs) as f32).sqrt();
-        weights.extend((0..inputs * outputs).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound));
+        weights.extend(initial_matrix([inputs, outputs], rng));
         weights.extend(std::iter::repeat_n(0.0, outputs));
     }
     weights
@@ -371,16 +361,6 @@ mod tests {
         let unknown = Batch { known: vec![0.0; 12], ..batch() };
         assert!(gradient_by_bias(&unknown).iter().all(|gradient| *gradient == 0.0));
         assert!(gradient_by_bias(&batch()).iter().any(|gradient| *gradient != 0.0));
-    }
-
-    #[test]
-    fn draws_are_standard_normal() {
-        let draws = normals(20_001, &mut ChaCha8Rng::seed_from_u64(2));
-        assert_eq!(draws.len(), 20_001);
-        let mean = |of: &dyn Fn(f32) -> f32| draws.iter().map(|&draw| of(draw)).sum::<f32>() / draws.len() as f32;
-        assert!(mean(&|draw| draw).abs() < 0.03 && (mean(&|draw| draw * draw) - 1.0).abs() < 0.04);
-        let beyond = mean(&|draw| f32::from(u8::from(draw.abs() > 2.0)));
-        assert!((beyond - 0.0455).abs() < 0.006, "{beyond}");
     }
 
     #[test]

@@ -3,16 +3,16 @@
 use faultline_core::{Evidence, RecordId, Score, TraceWindow, Window};
 
 use super::{
-    Measure, Model,
+    Kinds, Measure,
     kinds::{Account, Judgement, Kind, Path},
 };
 
 /// Call paths that a summary names.
 const MAX_NAMED: usize = 3;
 
-impl Model {
-    /// See [`faultline_core::Detector::explain`].
-    pub(super) fn evidence(&self, window: &Window<'_>, score: &Score) -> Evidence {
+impl Kinds {
+    /// What there is to say of a trace whose culprit `score` has named.
+    pub(in crate::algorithms) fn evidence(&self, window: &Window<'_>, score: &Score) -> Evidence {
         let nothing = |why: &str| Evidence { summary: why.to_owned(), ..Evidence::default() };
         let Some(trace) = window.as_trace() else { return nothing("the window is no trace") };
         let mut measure = Measure::default();
@@ -20,8 +20,8 @@ impl Model {
             return nothing("the trace has no spans, or not all of them");
         }
         let vector = measure.vector();
-        let Some(judgement) = self.kinds.judge(&vector) else { return nothing("the trace takes no call path") };
-        let kind = judgement.kind.map(|idx| &self.kinds.kinds[idx]);
+        let Some(judgement) = self.judge(&vector) else { return nothing("the trace takes no call path") };
+        let kind = judgement.kind.map(|idx| &self.kinds[idx]);
         let mut figures = vec![
             ("n_paths", vector.paths.len() as f64),
             ("trace_ms", vector.ms.iter().copied().fold(0.0, f64::max)),
@@ -58,23 +58,23 @@ impl Model {
         let what = match judgement.account {
             Account::Unseen => "no trace in training took these call paths".to_owned(),
             _ => {
-                let kind = judgement.kind.map(|idx| &self.kinds.kinds[idx]);
+                let kind = judgement.kind.map(|idx| &self.kinds[idx]);
                 let (share, n) = kind.map_or((0.0, 0), |kind| (kind.share, kind.n_traces));
                 format!("{:.2} % of the traces that begin like this one, {}, are of its kind", 100.0 * share, traces(n))
             }
         };
-        let Some(model) = self.kinds.model_of(&vector, judgement) else {
+        let Some(model) = self.model_of(&vector, judgement) else {
             let begins = trace.spans.first().map_or(("", ""), |span| (trace.service(span), trace.operation(span)));
             return (format!("{what}; none that is common begins with {} {}", begins.0, begins.1), Vec::new());
         };
-        let (extra, missing) = self.kinds.difference(&vector, model);
+        let (extra, missing) = self.difference(&vector, model);
         let parts = [
             (extra.len(), "adds", names(extra.iter().map(|&idx| measure.path(trace, idx).label))),
             (missing.len(), "lacks", names(missing.iter().map(|path| label(path)))),
         ];
         let parts: Vec<String> =
             parts.into_iter().filter(|part| part.0 > 0).map(|(n, how, names)| format!("{how} {n} ({names})")).collect();
-        let nearest = traces(self.kinds.kinds[model].n_traces);
+        let nearest = traces(self.kinds[model].n_traces);
         (format!("{what}; to the nearest kind, of {nearest}, it {}", parts.join(" and ")), extra)
     }
 }

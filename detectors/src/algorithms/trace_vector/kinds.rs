@@ -92,7 +92,7 @@ impl Kind {
 }
 
 /// A time that can be compared, whatever it was.
-pub(super) fn sound(ms: f64) -> f64 {
+pub(in crate::algorithms) fn sound(ms: f64) -> f64 {
     if ms.is_finite() { ms.clamp(0.0, 1e13) } else { 0.0 }
 }
 
@@ -237,7 +237,7 @@ impl Kinds {
     }
 
     /// Whether a path is known.
-    pub(super) fn knows(&self, path: u64) -> bool {
+    pub(in crate::algorithms) fn knows(&self, path: u64) -> bool {
         self.by_path.contains_key(&path)
     }
 
@@ -265,7 +265,7 @@ impl Kinds {
     }
 
     /// Finds everything again after loading; false when an index leads nowhere.
-    pub(super) fn index(&mut self) -> bool {
+    pub(in crate::algorithms) fn index(&mut self) -> bool {
         let n_paths = self.paths.len();
         let is_sound = |kind: &Kind| {
             !kind.paths.is_empty()
@@ -297,14 +297,29 @@ impl Kinds {
         except: Option<usize>,
         is_candidate: impl Fn(&Kind) -> bool,
     ) -> (Option<usize>, usize) {
+        let candidates = self.by_root.get(&vector.root).map_or(&[][..], Vec::as_slice);
+        let candidates = candidates.iter().map(|&idx| idx as usize).filter(|&idx| except != Some(idx));
+        self.nearest_among(vector, candidates, is_candidate)
+    }
+
+    /// Of all kinds, whatever their root, the one that differs in the fewest paths.
+    pub(in crate::algorithms) fn nearest_of_all(&self, vector: &PathVector<'_>) -> Option<usize> {
+        self.nearest_among(vector, 0..self.kinds.len(), |_| true).0
+    }
+
+    fn nearest_among(
+        &self,
+        vector: &PathVector<'_>,
+        candidates: impl Iterator<Item = usize>,
+        is_candidate: impl Fn(&Kind) -> bool,
+    ) -> (Option<usize>, usize) {
         let n_paths = vector.paths.len();
         let mut best = (None, n_paths + 1);
-        let Some(candidates) = self.by_root.get(&vector.root) else { return best };
         let mut is_taken = vec![false; self.paths.len()];
         for path in vector.paths.iter().filter_map(|path| self.by_path.get(path)) {
             is_taken[*path as usize] = true;
         }
-        for idx in candidates.iter().map(|&idx| idx as usize).filter(|&idx| except != Some(idx)) {
+        for idx in candidates {
             let kind = &self.kinds[idx];
             // At least as many paths as that are not in both.
             if (best.0.is_some() && kind.paths.len().abs_diff(n_paths) >= best.1) || !is_candidate(kind) {
