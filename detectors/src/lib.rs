@@ -9,7 +9,8 @@
 //! `ServiceStation -> Window`, one for each service and step.
 //!
 //! [`Monitor`] takes the detectors of one deployment through warm-up, fitting, calibration and service.
-//! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines.
+//! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines. Models that learn from labels
+//! are in [`supervised`].
 //!
 //! Nothing here reads a clock, draws unseeded randomness or does I/O: the same batches, configuration and seed give the
 //! same alerts.
@@ -36,6 +37,7 @@ mod ranges;
 pub mod registry;
 pub mod series;
 pub mod snapshot;
+pub mod supervised;
 pub mod surprise;
 pub mod testing;
 pub mod traces;
