@@ -10,6 +10,7 @@ mod hadoop;
 mod lines;
 mod machines;
 mod nab;
+mod nezha_supervised;
 mod openstack;
 mod parsing;
 mod points;
@@ -103,6 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "smd" | "asd" => machines::machines(args, info, &mut push)?,
         "nab" => nab::nab(args, info, &mut push)?,
         "traceanomaly" => traceanomaly::traceanomaly(args, info, &mut push)?,
+        "nezha-supervised" | "nezha-ob-supervised" => nezha_supervised::nezha_supervised(args, info, &mut push)?,
         other => {
             let message = format!(
                 "protocol {other} is planned but not part of this version; `faultline eval --list` shows which are"

@@ -56,6 +56,10 @@ fn trace(rng: &mut ChaCha8Rng, fault: Option<(usize, usize)>) -> TraceFixture {
         let failed = found.spans.iter_mut().filter(|span| *names[span.service as usize] == *SERVICES[service]);
         failed.for_each(|span| span.is_error = true);
     }
+    // A service has one number, whatever it does.
+    let names = found.services.clone();
+    let number = |place: u32| names.iter().position(|name| *name == names[place as usize]).expect("it is there");
+    found.spans.iter_mut().for_each(|span| span.service = number(span.service) as u32);
     found
 }
 
