@@ -1,28 +1,32 @@
 //! Task insight: a call that spends more time of its own, or makes other numbers of calls, than in any of its habits.
 //!
-//! Station 7. After Zhang et al., "TaskInsight: A Fine-Grained Performance Anomaly Detection and Problem Locating System",
-//! CLOUD 2016, which clusters what each task of a system uses and names the task that leaves its clusters; its text was not to
-//! be had, only what others say of it. A *task* is a call path ([`Shape`]); a call of it is a point: the logarithm of its self
-//! time and of the number of calls it makes. Each task has up to eight clusters of its calls (`clusters`), learnt one call after
-//! another and aged: a call that finds its answer in a cache is one habit, one that has to ask is another, and one that takes a
-//! tenth of the slower habit is abnormal if it is ten times the quicker one.
+//! Station 7. After Zhang et al., "TaskInsight: A Fine-Grained Performance Anomaly Detection and Problem Locating
+//! System", CLOUD 2016, which clusters what each task of a system uses and names the task that leaves its clusters; its
+//! text was not to be had, only what others say of it. A *task* is a call path ([`Shape`]); a call of it is a point:
+//! the logarithm of its self time and of the number of calls it makes. Each task has up to eight clusters of its calls
+//! (`clusters`), learnt one call after another and aged: a call that finds its answer in a cache is one habit, one that
+//! has to ask is another, and one that takes a tenth of the slower habit is abnormal if it is ten times the quicker
+//! one.
 //!
-//! The score of a call is its distance from the nearest habit in that habit's spreads, as nats: each task knows how often and
-//! how far its calls lie outside, so a restless task is not heard more than a steady one. Quicker than the quickest habit is not
-//! abnormal. A trace scores as its worst call, which is the culprit. A path that is unknown, or seldom taken, is judged as its
-//! operation is elsewhere; one whose operation is unknown is not judged (`trace-vector` says when paths are new).
+//! The score of a call is its distance from the nearest habit in that habit's spreads, as nats: each task knows how
+//! often and how far its calls lie outside, so a restless task is not heard more than a steady one. Quicker than the
+//! quickest habit is not abnormal. A trace scores as its worst call, which is the culprit. A path that is unknown, or
+//! seldom taken, is judged as its operation is elsewhere; one whose operation is unknown is not judged (`trace-vector`
+//! says when paths are new).
 //!
-//! How it differs from `trace-vector`: that holds how long each path took, with all that it waited for, against the longest, in
-//! milliseconds; this holds what a call did by itself against several habits, in proportion. So it names the slow task,
-//! not those that wait for it, and hears a slow short one; but what does not matter to users is heard, too.
+//! How it differs from `trace-vector`: that holds how long each path took, with all that it waited for, against the
+//! longest, in milliseconds; this holds what a call did by itself against several habits, in proportion. So it names
+//! the slow task, not those that wait for it, and hears a slow short one; but what does not matter to users is heard,
+//! too.
 //!
-//! Failures in training found clusters of their own and are no habit until they hold `share` of the task's calls. What is learned
-//! later obeys the same rule: to be made a habit something has to be in a hundredth of the last ten thousand calls.
+//! Failures in training found clusters of their own and are no habit until they hold `share` of the task's calls. What
+//! is learned later obeys the same rule: to be made a habit something has to be in a hundredth of the last ten thousand
+//! calls.
 //!
-//! Cost: a hash or two and at most eight distances a span. Memory: at most 450 bytes a task, so 7 MiB. Fails on network delays
-//! between services where callers make no span for a call (then the wait is in the caller's own time, which is named), where
-//! clocks differ so much that calls lie outside their callers, and on traces whose spans are lost. Traces of which spans were
-//! left out are not judged. How well it does on public data has not been measured yet.
+//! Cost: a hash or two and at most eight distances a span. Memory: at most 450 bytes a task, so 7 MiB. Fails on network
+//! delays between services where callers make no span for a call (then the wait is in the caller's own time, which is
+//! named), where clocks differ so much that calls lie outside their callers, and on traces whose spans are lost. Traces
+//! of which spans were left out are not judged. How well it does on public data has not been measured yet.
 //!
 //! [`Shape`]: crate::traces::Shape
 
@@ -50,11 +54,11 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Milliseconds added to every self time, so that jitter of what takes no time is not heard. Default 0.2; raise it to the
-    /// time that is of no matter.
+    /// Milliseconds added to every self time, so that jitter of what takes no time is not heard. Default 0.2; raise it
+    /// to the time that is of no matter.
     pub floor_ms: f64,
-    /// Share of a task's calls that a cluster has to hold to be a habit. Default 0.01. Raise it where training may hold more
-    /// failures.
+    /// Share of a task's calls that a cluster has to hold to be a habit. Default 0.01. Raise it where training may hold
+    /// more failures.
     pub share: f64,
     /// Calls of a task below which nothing is said of it. Default 20.
     pub min_calls: usize,
@@ -289,8 +293,8 @@ impl Detector for Model {
         }
     }
 
-    /// What each call beyond `cut` did is a habit of its task from now on, where there is room for one. Nothing can score less
-    /// than 0, so a cut of 0 teaches nothing.
+    /// What each call beyond `cut` did is a habit of its task from now on, where there is room for one. Nothing can
+    /// score less than 0, so a cut of 0 teaches nothing.
     fn accept(&mut self, window: &Window<'_>, cut: f64) -> usize {
         let Self { config, tasks, measure, .. } = self;
         let Some(trace) = window.as_trace() else { return 0 };

@@ -1,16 +1,17 @@
 //! Decision trees for classes (CART: Breiman, Friedman, Olshen, Stone, "Classification and Regression Trees", 1984) and
 //! forests of them (Breiman, "Random Forests", Machine Learning 2001).
 //!
-//! A tree asks of each split whether one feature is above a threshold, chosen so that the Gini impurity falls most: of all
-//! features that the split may look at and all thresholds between two values, exactly (`tree`). A forest lets each tree see a
-//! sample of the rows, drawn with replacement, and each split a few of the features; its answer is the mean of the trees'. The sample
-//! holds as many rows of each class, since faults are few among what is normal (Chen, Liaw, Breiman, "Using Random Forest to
-//! Learn Imbalanced Data", 2004): so a probability says how alike a row is to the classes, not how frequent they are.
+//! A tree asks of each split whether one feature is above a threshold, chosen so that the Gini impurity falls most: of
+//! all features that the split may look at and all thresholds between two values, exactly (`tree`). A forest lets each
+//! tree see a sample of the rows, drawn with replacement, and each split a few of the features; its answer is the mean
+//! of the trees'. The sample holds as many rows of each class, since faults are few among what is normal (Chen, Liaw,
+//! Breiman, "Using Random Forest to Learn Imbalanced Data", 2004): so a probability says how alike a row is to the
+//! classes, not how frequent they are.
 //!
-//! Cost of a fit: for each tree and level a sort of at most `rows_a_tree` values for each feature looked at. Memory: 16 bytes a
-//! node and 4 bytes a leaf and class; both are bounded by `n_trees`, `rows_a_tree` and `min_leaf`. Features must be finite;
-//! what is not counts as 0. Fails where classes differ by what no single feature shows, and beyond the values of training, where the
-//! outermost leaf answers.
+//! Cost of a fit: for each tree and level a sort of at most `rows_a_tree` values for each feature looked at. Memory: 16
+//! bytes a node and 4 bytes a leaf and class; both are bounded by `n_trees`, `rows_a_tree` and `min_leaf`. Features
+//! must be finite; what is not counts as 0. Fails where classes differ by what no single feature shows, and beyond the
+//! values of training, where the outermost leaf answers.
 
 mod tree;
 

@@ -1,8 +1,8 @@
 //! What is known of traces: which were disturbed, by which service, by what.
 //!
-//! People know when a fault was injected or repaired, not which traces it reached. [`Episodes`] turns the one into the other: a trace
-//! that called the service while the fault was surely there is an example of it; one that did not, or ran while there
-//! was surely none, is normal; one from around its beginning or end is nothing.
+//! People know when a fault was injected or repaired, not which traces it reached. [`Episodes`] turns the one into the
+//! other: a trace that called the service while the fault was surely there is an example of it; one that did not, or
+//! ran while there was surely none, is normal; one from around its beginning or end is nothing.
 //!
 //! Fails where a service disturbs others that do not call it, by what they share; those traces are then taken for normal.
 

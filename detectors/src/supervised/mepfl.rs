@@ -1,26 +1,30 @@
-//! MEPFL: whether a trace was disturbed, by which service, and by what kind of fault, learned from traces of which that is known.
+//! MEPFL: whether a trace was disturbed, by which service, and by what kind of fault, learned from traces of which that
+//! is known.
 //!
-//! Beside station 7 (see [`super`]). Zhou, Peng, Xie, Sun, Ji, Liu, Xiang, He, "Latent Error Prediction and Fault Localization
-//! for Microservice Applications by Learning from System Trace Logs", FSE 2019. Three models: *latent error* says whether
-//! something is wrong with a trace, *faulty service* ranks its services, *fault type* names the kind. Each is a forest
-//! ([`super::forest`]) over figures of spans (`features`): times of their own and with what they wait for, ways between services, calls
-//! that are missing or extra, calls side by side and calls that outlive their caller, errors.
+//! Beside station 7 (see [`super`]). Zhou, Peng, Xie, Sun, Ji, Liu, Xiang, He, "Latent Error Prediction and Fault
+//! Localization for Microservice Applications by Learning from System Trace Logs", FSE 2019. Three models: *latent
+//! error* says whether something is wrong with a trace, *faulty service* ranks its services, *fault type* names the
+//! kind. Each is a forest ([`super::forest`]) over figures of spans (`features`): times of their own and with what they
+//! wait for, ways between services, calls that are missing or extra, calls side by side and calls that outlive their
+//! caller, errors.
 //!
 //! Figures of normal traces are taken against what is usual in the other half of them, since new traces are not among those
 //! that say what is usual either. The fault type is asked of the service that is ranked first.
 //!
-//! As a detector it scores the logarithm of the odds of a latent error, and its culprit is the first span of the service that it
-//! ranks first. It is no member of the registry, because it cannot be fitted without labels.
+//! As a detector it scores the logarithm of the odds of a latent error, and its culprit is the first span of the
+//! service that it ranks first. It is no member of the registry, because it cannot be fitted without labels.
 //!
 //! Cost of a fit: that of three forests, and two passes over the traces; of a score: two hash look-ups a span and
-//! `n_trees` walks for each service of the trace. Memory: that of the forests, 100 bytes a task, and in a fit 88 bytes for each
-//! service of each trace with a fault. Fails on kinds of faults that it was not shown, where one service fails in all examples so that
-//! nothing tells the service from the fault, and once the application has changed so much that what is usual is not.
+//! `n_trees` walks for each service of the trace. Memory: that of the forests, 100 bytes a task, and in a fit 88 bytes
+//! for each service of each trace with a fault. Fails on kinds of faults that it was not shown, where one service fails
+//! in all examples so that nothing tells the service from the fault, and once the application has changed so much that
+//! what is usual is not.
 //!
-//! Differs from the paper: it has a feature for each service of the application, so that a service is only ever found if it
-//! failed in training; here the services of one trace are rows of one table with the same features, relative to what is usual, so that
-//! what failing looks like carries over. The paper injects faults into a second copy of the application and traces
-//! resources and configuration, which spans do not tell; it compares forests with nearest neighbours and perceptrons.
+//! Differs from the paper: it has a feature for each service of the application, so that a service is only ever found
+//! if it failed in training; here the services of one trace are rows of one table with the same features, relative to
+//! what is usual, so that what failing looks like carries over. The paper injects faults into a second copy of the
+//! application and traces resources and configuration, which spans do not tell; it compares forests with nearest
+//! neighbours and perceptrons.
 
 mod features;
 #[cfg(test)]
@@ -58,8 +62,8 @@ const MAX_KINDS: usize = 256;
 pub struct Config {
     /// How the three forests grow.
     pub forest: ForestConfig,
-    /// Call paths and operations whose usual behaviour is known, the first ones of the normal traces. Default 16384: a memory
-    /// bound.
+    /// Call paths and operations whose usual behaviour is known, the first ones of the normal traces. Default 16384: a
+    /// memory bound.
     pub max_tasks: usize,
     /// Traces of each kind, normal ones and disturbed ones, that the forests learn from; of more, every so manieth. Default
     /// 100000: a memory bound.
@@ -125,8 +129,8 @@ impl Prediction {
 }
 
 impl Mepfl {
-    /// Learns from traces of which it is known whether and how they were disturbed: a label for each trace, in order. Traces of
-    /// which spans were left out teach nothing.
+    /// Learns from traces of which it is known whether and how they were disturbed: a label for each trace, in order.
+    /// Traces of which spans were left out teach nothing.
     ///
     /// # Errors
     /// When a value of the configuration is out of range, when there is not a label for each trace, or fewer than two

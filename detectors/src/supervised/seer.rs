@@ -1,20 +1,23 @@
-//! Seer: which service will cause the next violation of the promised quality, before it is there, from how many calls wait where.
+//! Seer: which service will cause the next violation of the promised quality, before it is there, from how many calls
+//! wait where.
 //!
-//! Beside station 7 (see [`super`]). Gan, Zhang, Hu, Cheng, He, Pancholi, Delimitrou, "Seer: Leveraging Big Data to Navigate the
-//! Complexity of Performance Debugging in Cloud Microservices", ASPLOS 2019. The depth of each service's queue over the last
-//! ticks ([`depth`]) goes through a convolution over services and ticks, then an LSTM over the ticks, and a softmax says for each
-//! service how likely it causes a violation within the horizon, or that none will (`net`). Services stand in the order in which
-//! they were first called, so that neighbours call one another. Trained on examples: ticks before violations whose culprit is
-//! known, and ticks before none. Ticks within a violation teach nothing and are not judged: there is nothing left to anticipate.
+//! Beside station 7 (see [`super`]). Gan, Zhang, Hu, Cheng, He, Pancholi, Delimitrou, "Seer: Leveraging Big Data to
+//! Navigate the Complexity of Performance Debugging in Cloud Microservices", ASPLOS 2019. The depth of each service's
+//! queue over the last ticks ([`depth`]) goes through a convolution over services and ticks, then an LSTM over the
+//! ticks, and a softmax says for each service how likely it causes a violation within the horizon, or that none will
+//! (`net`). Services stand in the order in which they were first called, so that neighbours call one another. Trained
+//! on examples: ticks before violations whose culprit is known, and ticks before none. Ticks within a violation teach
+//! nothing and are not judged: there is nothing left to anticipate.
 //!
 //! Cost: 0.7 MFLOP a prediction with 28 services at the defaults, three times that and an epoch each in training. Memory:
 //! 150 KB of weights and the depths. Fails on faults that come without queues growing first (what is injected at once is
 //! anticipated by nobody), on services that caused no violation in training, and where few calls are
 //! under way, since then depths are mostly 0.
 //!
-//! Differs from the paper: one convolution of 3 × 3 and 4 maps instead of several, an LSTM of 32, since there are few examples; ticks of a second
-//! instead of 100 ms, as spans are sparse; no counters of the hardware, which spans do not have, so that it names no resource; and depths of
-//! recorded spans, which know of calls that had not ended at the time, as instrumented queues do (`depth`).
+//! Differs from the paper: one convolution of 3 × 3 and 4 maps instead of several, an LSTM of 32, since there are few
+//! examples; ticks of a second instead of 100 ms, as spans are sparse; no counters of the hardware, which spans do not
+//! have, so that it names no resource; and depths of recorded spans, which know of calls that had not ended at the
+//! time, as instrumented queues do (`depth`).
 
 pub mod depth;
 mod net;
@@ -121,8 +124,8 @@ pub struct Example {
     pub culprit: Option<Arc<str>>,
 }
 
-/// The examples of some ticks of which it is known whether promises were broken. Ticks within a violation are none, and of several
-/// violations that begin within the horizon the first counts.
+/// The examples of some ticks of which it is known whether promises were broken. Ticks within a violation are none, and
+/// of several violations that begin within the horizon the first counts.
 #[must_use]
 pub fn examples(ticks: std::ops::Range<usize>, violations: &[Violation], horizon: usize) -> Vec<Example> {
     let mut found = Vec::with_capacity(ticks.len());
@@ -168,9 +171,8 @@ impl Seer {
     /// Learns from recordings, each with its examples. Examples whose window begins before the recording teach nothing, and
     /// so do culprits that are not among the services.
     ///
-    /// # Errors
-    /// When a value of the configuration is out of range, when no example precedes a violation or none precedes no violation, or
-    /// when training diverged.
+    /// # Errors When a value of the configuration is out of range, when no example precedes a violation or none
+    /// precedes no violation, or when training diverged.
     pub fn fit_labelled(
         config: &Config,
         recordings: &[(&Depths, &[Example])],

@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let info = known(args.protocol.as_deref().unwrap_or_default())?;
     for name in &args.detector {
         let is_baseline = name == sessions::FLAG_ALL || name.contains('|') || traceanomaly::has_method(name);
-        if name != "default" && !is_baseline {
+        if name != "default" && !is_baseline && !nezha_supervised::has_method(name) {
             faultline_detectors::entry(name)?;
         }
     }

@@ -1,16 +1,18 @@
 //! `nezha-supervised`: what models learn from faults whose time, service and kind are known (`detectors::supervised`).
 //!
-//! A trace is an example of a fault if it called the faulty service while the fault was surely there, between half a minute
-//! and two and a half minutes after the injection in the list; within two minutes around that it is nothing, since effects begin and end
-//! when they like; else it is normal ([`Episodes`]). Two splits:
+//! A trace is an example of a fault if it called the faulty service while the fault was surely there, between half a
+//! minute and two and a half minutes after the injection in the list; within two minutes around that it is nothing,
+//! since effects begin and end when they like; else it is normal ([`Episodes`]). Two splits:
 //!
-//! - by day, where there are several: learn on the first, judge the last. On TrainTicket their kinds of faults have nothing in
-//!   common, so no fault type can be right;
-//! - in folds: the faults, in order of time, are dealt to [`FOLDS`] folds, each with the traces nearest to it in time. So no trace is judged
-//!   by a model that has seen its fault, though mostly by one that has seen another of its kind or of its service.
+//! - by day, where there are several: learn on the first, judge the last. On TrainTicket their kinds of faults have
+//!   nothing in common, so no fault type can be right;
+//! - in folds: the faults, in order of time, are dealt to [`FOLDS`] folds, each with the traces nearest to it in time.
+//!   So no trace is judged by a model that has seen its fault, though mostly by one that has seen another of its kind
+//!   or of its service.
 //!
-//! For MEPFL (`mepfl`) a row is by trace, its AC@k by fault: all traces of a fault vote. Beside it stands what the commonest
-//! answer of the training part reaches. For Seer (`seer`) a row is by tick before a violation. Nothing was chosen with sight of the results.
+//! For MEPFL (`mepfl`) a row is by trace, its AC@k by fault: all traces of a fault vote. Beside it stands what the
+//! commonest answer of the training part reaches. For Seer (`seer`) a row is by tick before a violation. Nothing was
+//! chosen with sight of the results.
 //!
 //! Cost: all spans lie in memory; a seed takes a fit for each fold and one for the days.
 
@@ -29,7 +31,11 @@ use faultline_detectors::{
     supervised::labels::{self, Episode, Episodes, Label},
 };
 
-use super::Args;
+use super::{Args, sessions::is_wanted};
+
+/// The models, by the names that rows and `--detector` have for them.
+const MEPFL: &str = "mepfl";
+const SEER: &str = "seer";
 
 /// Parts of the faults, each of which is judged by a model of the others.
 const FOLDS: usize = 5;
@@ -37,7 +43,8 @@ const FOLDS: usize = 5;
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400 * SECOND;
 
-/// From when to when a fault was surely there, after its injection; and the time around that in which it may have been there.
+/// From when to when a fault was surely there, after its injection; and the time around that in which it may have been
+/// there.
 const CORE: (i64, i64) = (30 * SECOND, 150 * SECOND);
 const MARGIN: i64 = 110 * SECOND;
 
@@ -55,6 +62,11 @@ struct Case<'a> {
 struct Split<'a, 'w> {
     train: Vec<&'a Case<'w>>,
     test: Vec<&'a Case<'w>>,
+}
+
+/// Whether this protocol has a model of this name, which the registry does not.
+pub fn has_method(name: &str) -> bool {
+    [MEPFL, SEER].contains(&name)
 }
 
 /// Runs the protocol.
@@ -76,16 +88,19 @@ pub fn nezha_supervised(args: &Args, info: &ProtocolInfo, report: &mut dyn FnMut
         _ => None,
     };
     let folds: Vec<Split<'_, '_>> = (0..FOLDS).map(|fold| fold_of(&cases, fold)).collect();
+    let in_folds = format!("{}, {FOLDS} folds by fault", info.dataset);
     for &seed in &args.seeds {
-        if let Some(split) = &by_day {
-            let part = format!("{}, first day to last", info.dataset);
-            mepfl::judge(info, &part, std::slice::from_ref(split), &data.faults, seed)?
-                .into_iter()
-                .for_each(&mut *report);
+        if is_wanted(args, MEPFL) {
+            if let Some(split) = &by_day {
+                let part = format!("{}, first day to last", info.dataset);
+                let rows = mepfl::judge(info, &part, std::slice::from_ref(split), &data.faults, seed)?;
+                rows.into_iter().for_each(&mut *report);
+            }
+            mepfl::judge(info, &in_folds, &folds, &data.faults, seed)?.into_iter().for_each(&mut *report);
         }
-        let part = format!("{}, {FOLDS} folds by fault", info.dataset);
-        mepfl::judge(info, &part, &folds, &data.faults, seed)?.into_iter().for_each(&mut *report);
-        seer::judge(info, &part, &cases, &data.faults, seed)?.into_iter().for_each(&mut *report);
+        if is_wanted(args, SEER) {
+            seer::judge(info, &in_folds, &cases, &data.faults, seed)?.into_iter().for_each(&mut *report);
+        }
     }
     Ok(())
 }
@@ -165,7 +180,9 @@ fn cases<'a>(windows: &[Window<'a>], faults: &[Fault]) -> Vec<Case<'a>> {
 }
 
 fn by_day<'a, 'w>(cases: &'a [Case<'w>], first: i64, last: i64) -> Split<'a, 'w> {
-    let of = |day: i64| cases.iter().filter(|case| case.start_unix_nano.div_euclid(DAY) == day).collect();
+    let of = |day: i64| -> Vec<&'a Case<'w>> {
+        cases.iter().filter(|case| case.start_unix_nano.div_euclid(DAY) == day).collect()
+    };
     Split { train: of(first), test: of(last) }
 }
 

@@ -1,8 +1,8 @@
 //! The clusters of one task's calls, as cluster features: how many, their mean, their squares around it.
 //!
-//! A call joins the nearest cluster if that stays tight, else it founds one. A full list loses its lightest cluster that is no
-//! habit; where all are, the two nearest are joined. So a thousand calls that are each odd in their own way take no more
-//! room than one, and none of them displaces a habit.
+//! A call joins the nearest cluster if that stays tight, else it founds one. A full list loses its lightest cluster
+//! that is no habit; where all are, the two nearest are joined. So a thousand calls that are each odd in their own way
+//! take no more room than one, and none of them displaces a habit.
 
 use super::Config;
 use crate::bytes::{Reader, Writer};

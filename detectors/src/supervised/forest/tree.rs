@@ -181,8 +181,8 @@ fn part(rows: &mut [u32], goes_below: impl Fn(u32) -> bool) -> usize {
     n_below
 }
 
-/// The purest split of some rows by one of some features that leaves `min_leaf` rows on each side; none where none is purer than
-/// the rows are. The first of several, in the order of the features and then of the thresholds.
+/// The purest split of some rows by one of some features that leaves `min_leaf` rows on each side; none where none is
+/// purer than the rows are. The first of several, in the order of the features and then of the thresholds.
 pub(super) fn best_split(
     table: &Table,
     rows: &[u32],

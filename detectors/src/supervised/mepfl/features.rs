@@ -1,7 +1,7 @@
 //! A trace as numbers: of itself, and of each service in it.
 //!
-//! Times, ways and numbers of calls are deviations from what is usual of the task, so that a model that has learned what a fault
-//! looks like in one service knows it in another. What is not known is 0.
+//! Times, ways and numbers of calls are deviations from what is usual of the task, so that a model that has learned
+//! what a fault looks like in one service knows it in another. What is not known is 0.
 
 use faultline_core::{ServiceIdx, SpanEntry, TraceWindow};
 
@@ -100,7 +100,8 @@ struct Sums {
     n_missing: f64,
     n_extra: f64,
     n_unknown: f64,
-    /// Calls that began while an earlier one of the same caller went on, and calls that went on when their caller had ended.
+    /// Calls that began while an earlier one of the same caller went on, and calls that went on when their caller had
+    /// ended.
     n_called: f64,
     n_overlapping: f64,
     n_outliving: f64,

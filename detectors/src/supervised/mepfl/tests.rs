@@ -17,8 +17,8 @@ use crate::{
 const SERVICES: [&str; 3] = ["cart", "stock", "mail"];
 const KINDS: [&str; 3] = ["cpu", "delay", "exception"];
 
-/// A gateway asks a cart, which asks stock and mail. `fault` is the service and what is wrong with it: its own time, the way into
-/// it, or that it fails before it calls.
+/// A gateway asks a cart, which asks stock and mail. `fault` is the service and what is wrong with it: its own time,
+/// the way into it, or that it fails before it calls.
 fn trace(rng: &mut ChaCha8Rng, fault: Option<(usize, usize)>) -> TraceFixture {
     let mut noise = || rng.random_range(0.8..1.25_f64);
     let own = |service: usize, ms: f64| if fault == Some((service, 0)) { 8.0 * ms } else { ms };

@@ -1,7 +1,7 @@
 //! What normal traces do: how long each task takes, how long the way into it is, and which calls it makes.
 //!
-//! A task is a call path; where a path was never seen its operation stands in, of which the calls are not known. Memory: 100
-//! bytes a task and 16 for each of at most 64 calls that it makes.
+//! A task is a call path; where a path was never seen its operation stands in, of which the calls are not known.
+//! Memory: 100 bytes a task and 16 for each of at most 64 calls that it makes.
 
 use faultline_core::{TraceWindow, hash::StableHash};
 use rustc_hash::FxHashMap;

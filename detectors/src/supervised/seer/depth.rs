@@ -1,12 +1,12 @@
 //! How many calls wait in each service, tick by tick: what Seer sees.
 //!
-//! The depth of a service in a tick is the time that its spans were open within it, divided by the length of the tick: the mean
-//! number of calls that it had taken and not answered. Seer reads queues where they are; spans come when they have ended, so
-//! what is computed from recorded ones knows of calls that went on at the time. Live, the last ticks are as deep
-//! as the calls that have ended until then make them.
+//! The depth of a service in a tick is the time that its spans were open within it, divided by the length of the tick:
+//! the mean number of calls that it had taken and not answered. Seer reads queues where they are; spans come when they
+//! have ended, so what is computed from recorded ones knows of calls that went on at the time. Live, the last ticks are
+//! as deep as the calls that have ended until then make them.
 //!
-//! Cost: the ticks that a span was open in. Memory: 4 bytes a tick and service, at most `max_ticks` and `max_services`; what
-//! is beyond is counted and left out.
+//! Cost: the ticks that a span was open in. Memory: 4 bytes a tick and service, at most `max_ticks` and `max_services`;
+//! what is beyond is counted and left out.
 
 use std::sync::Arc;
 

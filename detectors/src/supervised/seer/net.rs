@@ -1,9 +1,9 @@
-//! The network: a convolution over services and ticks, an LSTM over the ticks, a softmax over the services and "none". In double
-//! precision and by hand, with the way back checked against finite differences; it is small.
+//! The network: a convolution over services and ticks, an LSTM over the ticks, a softmax over the services and "none".
+//! In double precision and by hand, with the way back checked against finite differences; it is small.
 //!
-//! Weights lie in one list: kernels `[channels, 3, 3]` and their biases, input weights of the LSTM `[4 hidden, services ×
-//! channels]`, recurrent ones `[4 hidden, hidden]`, biases `[4 hidden]`, the head `[classes, hidden]` and its biases. Gates are in
-//! the order input, forget, candidate, output.
+//! Weights lie in one list: kernels `[channels, 3, 3]` and their biases, input weights of the LSTM `[4 hidden, services
+//! × channels]`, recurrent ones `[4 hidden, hidden]`, biases `[4 hidden]`, the head `[classes, hidden]` and its biases.
+//! Gates are in the order input, forget, candidate, output.
 
 use std::ops::Range;
 

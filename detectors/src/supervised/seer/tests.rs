@@ -6,8 +6,8 @@ use super::{Config, Example, Model, Seer, Violation, depth::Depths, examples};
 const TICK: i64 = 1_000_000_000;
 const SERVICES: [&str; 4] = ["gateway", "cart", "stock", "mail"];
 
-/// Ten minutes of four services with a call or two under way. Every minute the queue of one of cart, stock and mail grows for
-/// ten seconds before, and for ten seconds in, a violation.
+/// Ten minutes of four services with a call or two under way. Every minute the queue of one of cart, stock and mail
+/// grows for ten seconds before, and for ten seconds in, a violation.
 fn recording(seed: u64) -> (Depths, Vec<Violation>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut depths = Depths::new(0, TICK, 8, 1_000);

@@ -16,7 +16,7 @@ use faultline_detectors::supervised::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Case, Split};
+use super::{Case, MEPFL, Split};
 
 /// Ranks that are counted.
 const RANKS: usize = 5;
@@ -187,7 +187,7 @@ pub fn judge(
             }
         }
     }
-    let mut row = tally.row(info, part, "mepfl", faults);
+    let mut row = tally.row(info, part, MEPFL, faults);
     row.seed = Some(seed);
     row.records_per_second = Some(n_spans as f64 / seconds).filter(|rate| rate.is_finite());
     row.cpu_seconds = Usage::now().cpu_seconds_since(&before);

@@ -1,9 +1,10 @@
 //! Seer: which service causes the next stretch of slow answers, before it begins.
 //!
-//! Time is cut into ticks of [`TICK`]. A tick breaks the promise if at least [`LEAST`] requests begin in it and a quarter of them takes
-//! three times the median of their operation, over all data: a promise that an operator would have written down. Such ticks with
-//! gaps of at most half a minute are one violation; its culprit is the fault in whose time it begins. What begins at no fault's time is
-//! no example, since nobody knows its culprit. Minutes that are not there end a recording, so that a queue is not taken to be empty.
+//! Time is cut into ticks of [`TICK`]. A tick breaks the promise if at least [`LEAST`] requests begin in it and a
+//! quarter of them takes three times the median of their operation, over all data: a promise that an operator would
+//! have written down. Such ticks with gaps of at most half a minute are one violation; its culprit is the fault in
+//! whose time it begins. What begins at no fault's time is no example, since nobody knows its culprit. Minutes that are
+//! not there end a recording, so that a queue is not taken to be empty.
 //!
 //! A row counts ticks: those within the horizon of a violation's beginning, against those at which one was foreseen.
 //! Beside it stands a rule: the service whose depth is furthest above its mean, from four deviations on.
@@ -15,7 +16,7 @@ use faultline_datasets::{Confusion, ProtocolInfo, ResultRow, Usage, loaders::nez
 use faultline_detectors::supervised::seer::{Config, Example, Seer, Violation, depth::Depths, examples};
 use rustc_hash::FxHashMap;
 
-use super::{Case, FOLDS, SECOND, nearest};
+use super::{Case, FOLDS, SECOND, SEER, nearest};
 
 const TICK: i64 = 5 * SECOND;
 
@@ -127,7 +128,7 @@ fn recording(
         requests[tick] = (requests[tick].0 + 1, requests[tick].1 + usize::from(is_slow));
     }
     let is_broken = |(n, n_slow): &(usize, usize)| *n >= LEAST && *n_slow as f64 >= SHARE * *n as f64;
-    let broken = requests.iter().enumerate().filter(|(_, own)| is_broken(own)).map(|(tick, _)| tick);
+    let broken = requests.iter().enumerate().filter(|&(_, own)| is_broken(own)).map(|(tick, _)| tick);
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for tick in broken {
         match runs.last_mut() {
@@ -235,7 +236,8 @@ fn rule<'a>(recordings: &[Recording]) -> Forecast<'a> {
     })
 }
 
-/// Fits on the violations of all faults but those of a fold and judges that, for each fold: a row of the model and one of the rule.
+/// Fits on the violations of all faults but those of a fold and judges that, for each fold: a row of the model and one
+/// of the rule.
 pub fn judge(
     info: &ProtocolInfo,
     part: &str,
@@ -280,7 +282,7 @@ pub fn judge(
         }
         of_rule.judge(&recordings, fold, &mut rule(&recordings));
     }
-    let mut row = tally.row(info, part, "seer", n_unexplained).with_extra("not_fitted", failed);
+    let mut row = tally.row(info, part, SEER, n_unexplained).with_extra("not_fitted", failed);
     row.seed = Some(seed);
     row.cpu_seconds = Usage::now().cpu_seconds_since(&before);
     row.peak_rss_bytes = Usage::now().peak_rss_bytes;
@@ -293,8 +295,8 @@ mod tests {
 
     use super::*;
 
-    /// A request every second for 20 minutes. Each fault makes the cart slow from a minute after it, for a minute; half a minute before,
-    /// calls to the cart begin to pile up beside the requests.
+    /// A request every second for 20 minutes. Each fault makes the cart slow from a minute after it, for a minute; half
+    /// a minute before, calls to the cart begin to pile up beside the requests.
     fn traces(faults: &[Fault]) -> Vec<TraceFixture> {
         let mut traces = Vec::new();
         for second in 0..1_200 {
