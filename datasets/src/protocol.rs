@@ -175,6 +175,7 @@ const HADOOP: &[Published] = &[
 const OPENSTACK: &[Published] = &[f1("DeepLog", 0.98, "Du et al. 2017")];
 
 const LABELLED_SERIES: &str = "a table of timestamp,value,label (.csv) for each series";
+const NEZHA_SPANS: &str = "<day>/trace/HH_MM_trace.csv and a fault list with time, pod and kind";
 const MACHINES: &str = "train/<machine>, test/<machine> and test_label/<machine>, a line of values a row";
 
 /// Every protocol, in the order `faultline eval --list` shows them.
@@ -367,6 +368,25 @@ pub const PROTOCOLS: &[ProtocolInfo] = &[
         "rootcausebench",
         &[],
     ),
+    ProtocolInfo {
+        name: "nezha-supervised",
+        summary: "models that learn from known faults, on Nezha's TrainTicket: which traces were disturbed, by which service and by \
+                  what, and which service causes the next slow stretch; first day to last, and in folds by fault",
+        dataset: "nezha_trainticket",
+        needs: NEZHA_SPANS,
+        status: Status::Available,
+        published: &[],
+        remarks: remarks::NEZHA_SUPERVISED,
+    },
+    ProtocolInfo {
+        name: "nezha-ob-supervised",
+        summary: "the same on OnlineBoutique, of which one day is given: in folds by fault",
+        dataset: "onlineboutique_nezha_trastrainer",
+        needs: NEZHA_SPANS,
+        status: Status::Available,
+        published: &[],
+        remarks: remarks::NEZHA_SUPERVISED,
+    },
 ];
 
 const fn later(
@@ -426,7 +446,8 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "hdfs-deeplog hdfs-chrono hdfs-raw bgl-windows bgl-lines hadoop openstack loghub-2k tracebench aiops wsd \
-             nab smd asd donut traceanomaly nezha nezha-tt nezha-ob rcd petshop rootcausebench"
+             nab smd asd donut traceanomaly nezha nezha-tt nezha-ob rcd petshop rootcausebench \
+             nezha-supervised nezha-ob-supervised"
         );
     }
 

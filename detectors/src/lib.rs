@@ -10,6 +10,7 @@
 //! [`Monitor`] takes the detectors of logs through warm-up, fitting, calibration and service, [`Telemetry`] those of metrics
 //! and traces.
 //! [`registry::REGISTRY`] lists every algorithm; adding one is a file in `algorithms/` and two lines.
+//! Models that learn from labels are in [`supervised`].
 //!
 //! Nothing here reads a clock, draws unseeded randomness or does I/O: the same batches, configuration and seed give the
 //! same alerts.
@@ -37,6 +38,7 @@ mod ranges;
 pub mod registry;
 pub mod series;
 pub mod snapshot;
+pub mod supervised;
 pub mod surprise;
 pub mod telemetry;
 pub mod testing;

@@ -30,6 +30,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::donut::Donut>(),
     Entry::of::<algorithms::robust_pca::RobustPca>(),
     Entry::of::<algorithms::trace_vector::TraceVector>(),
+    Entry::of::<algorithms::task_insight::TaskInsight>(),
     Entry::of::<algorithms::service_latency::ServiceLatency>(),
     Entry::of::<algorithms::trace_anomaly::TraceAnomaly>(),
 ];

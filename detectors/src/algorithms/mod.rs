@@ -22,5 +22,6 @@ pub mod robust_pca;
 pub mod robust_z;
 pub mod service_latency;
 pub mod severe_incident;
+pub mod task_insight;
 pub mod trace_anomaly;
 pub mod trace_vector;

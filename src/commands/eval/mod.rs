@@ -11,6 +11,7 @@ mod lines;
 mod machines;
 mod nab;
 mod nezha;
+mod nezha_supervised;
 mod openstack;
 mod parsing;
 mod points;
@@ -80,8 +81,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let info = known(args.protocol.as_deref().unwrap_or_default())?;
     for name in &args.detector {
-        let is_baseline =
-            trivial::is_known(name) || name.contains('|') || traceanomaly::has_method(name) || nezha::has_method(name);
+        let is_baseline = trivial::is_known(name)
+            || name.contains('|')
+            || traceanomaly::has_method(name)
+            || nezha::has_method(name)
+            || nezha_supervised::has_method(name);
         if name != "default" && !is_baseline {
             faultline_detectors::entry(name)?;
         }
@@ -108,6 +112,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "nab" => nab::nab(args, info, &mut push)?,
         "traceanomaly" => traceanomaly::traceanomaly(args, info, &mut push)?,
         "nezha" => nezha::nezha(args, info, &mut push)?,
+        "nezha-supervised" | "nezha-ob-supervised" => nezha_supervised::nezha_supervised(args, info, &mut push)?,
         other => {
             let message = format!(
                 "protocol {other} is planned but not part of this version; `faultline eval --list` shows which are"
