@@ -31,6 +31,7 @@ mod language;
 mod ledger;
 pub mod lifecycle;
 pub mod model;
+mod nn;
 mod per_series;
 mod ranges;
 pub mod registry;
