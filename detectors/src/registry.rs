@@ -30,6 +30,8 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::donut::Donut>(),
     Entry::of::<algorithms::robust_pca::RobustPca>(),
     Entry::of::<algorithms::trace_vector::TraceVector>(),
+    Entry::of::<algorithms::span_lstm::SpanLstm>(),
+    Entry::of::<algorithms::masked_span::MaskedSpan>(),
     Entry::of::<algorithms::service_latency::ServiceLatency>(),
 ];
 

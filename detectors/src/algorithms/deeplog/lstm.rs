@@ -193,4 +193,3 @@ fn blocks(gates: &[f32], n: usize) -> [&[f32]; 4] {
 pub fn values(tensor: Tensor<2>) -> Vec<f32> {
     tensor.try_into_vec_as::<f32>().expect("the network computes in f32")
 }
-

@@ -96,8 +96,8 @@ impl Model {
         let steps = &scratch.sequence.steps;
         let odd = judgement.latest.map_or(0, |odd| odd.step);
         let blamed = steps.iter().position(|step| step.span as usize == score.culprit).unwrap_or(odd);
-        let errors = scratch.errors(self.learned.labels.len());
-        let Some((_, label, error)) = errors.into_iter().find(|(step, ..)| *step == blamed) else {
+        let mut errors = scratch.errors(self.learned.labels.len());
+        let Some((_, label, error)) = errors.find(|(step, ..)| *step == blamed) else {
             return ("a span took another time than expected".to_owned(), odd);
         };
         let scale = self.learned.scales[label];
