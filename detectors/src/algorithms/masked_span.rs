@@ -21,9 +21,9 @@
 //! long trace with one error is no better than a short one; the level by probability instead of a top k; equal shapes are
 //! learned as often as the root of their count (`traces::corpus`).
 //!
-//! Cost at 250 labels: some 15 µs a place, two places a span, of a shape that is not known; of one that is known a hash a span.
-//! A fit of 200,000 predictions takes 10 s on one core. Memory: the weights, 60,000 numbers, and `cache_shapes` shapes, 4 bytes a
-//! span. Fails on what is only late; on spans beyond `max_spans`, which are not judged; and where what is called next is
+//! Cost at 250 labels: of a shape that is not known 42 kFLOP a place and 0.13 more for each span that it sees, two places a span;
+//! of one that is known a hash a span (`benches/trace_score.rs`). A fit of 200,000 predictions is 30 GFLOP. Memory: the weights,
+//! 57,000 numbers, and `cache_shapes` shapes, 4 bytes a span. Fails on what is only late; on spans beyond `max_spans`, which are not judged; and where what is called next is
 //! chance, which raises the level. Traces of which spans were left out are not judged.
 
 mod cache;
@@ -73,7 +73,7 @@ pub struct Config {
     pub max_spans: usize,
     /// Shapes of traces to learn from, the most frequent ones: a bound on memory and time. Default 2048.
     pub max_shapes: usize,
-    /// Predictions made in all of the training: a time bound. Default 200000, some 10 seconds with 250 labels.
+    /// Predictions made in all of the training: a time bound, of 30 GFLOP with 250 labels. Default 200000.
     pub max_training_places: usize,
     /// Shapes whose scores are kept, those that came lately: a memory bound, of 16 MiB as it stands. Default 16384.
     pub cache_shapes: usize,

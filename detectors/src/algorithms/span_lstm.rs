@@ -18,8 +18,8 @@
 //! that came, not for whatever comes; there is no top k, since the calibration says what probability is odd; equal
 //! shapes are learned as often as the root of their count (`traces::corpus`).
 //!
-//! Cost at 250 labels: 24 kFLOP a span, some 5 µs; a fit of 300,000 spans 10 s on one core. Memory: the weights, 60,000 numbers,
-//! and 2,000 figures. Fails where what is normal has no order; on an anomaly that many spans share a little each; and on
+//! Cost at 250 labels: 24 kFLOP a span (`benches/trace_score.rs`), 22 GFLOP a fit of 300,000 spans. Memory: the weights, 53,000
+//! numbers, and 2,000 figures of each account. Fails where what is normal has no order; on an anomaly that many spans share a little each; and on
 //! spans beyond `max_spans`, which are not judged. Traces of which spans were left out are not judged either.
 
 mod explain;
@@ -62,7 +62,7 @@ pub struct Config {
     pub max_spans: usize,
     /// Shapes of traces to learn from, the most frequent ones: a bound on memory and time. Default 2048.
     pub max_shapes: usize,
-    /// Spans read in all of the training: a time bound. Default 300000, some 10 seconds with 250 labels.
+    /// Spans read in all of the training: a time bound, of 22 GFLOP with 250 labels. Default 300000.
     pub max_training_spans: usize,
 }
 

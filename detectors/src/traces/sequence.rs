@@ -264,6 +264,8 @@ fn caller(idx: usize, span: &SpanEntry) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::testing::{TraceFixture, application};
 
@@ -338,5 +340,36 @@ mod tests {
         let read = Reader::open(b"faultline tests1", &bytes).ok().and_then(|mut reader| Labels::read(&mut reader));
         let read = read.expect("its own");
         assert_eq!((&read.all, &read.by_hash), (&labels.all, &labels.by_hash));
+    }
+
+    proptest! {
+        #[test]
+        fn every_span_is_one_step_and_what_a_call_led_to_lies_within_it(
+            rows in proptest::collection::vec((any::<prop::sample::Index>(), 0..100i64, 0..50i64), 1..30),
+            max_steps in 1..40usize,
+        ) {
+            let mut fixture = TraceFixture::empty("t");
+            for (idx, (caller, start, duration)) in rows.iter().enumerate() {
+                let caller = caller.index(idx + 1).checked_sub(1).map(|caller| caller as u32);
+                fixture.push(caller, "a", &format!("{}", start % 3), (*start, *duration));
+            }
+            let mut sequence = Sequence::default();
+            prop_assert!(sequence.take(&Labels::default(), &fixture.trace(), max_steps));
+            let steps = &sequence.steps;
+            prop_assert_eq!(steps.len(), rows.len().min(max_steps));
+            prop_assert_eq!(sequence.is_cut, rows.len() > max_steps);
+            let mut spans: Vec<u32> = steps.iter().map(|step| step.span).collect();
+            spans.sort_unstable();
+            spans.dedup();
+            prop_assert_eq!(spans.len(), steps.len());
+            for (idx, step) in steps.iter().enumerate() {
+                prop_assert!(idx < step.end as usize && step.end as usize <= steps.len());
+                let above = step.parent().map(|parent| (parent < idx, &steps[parent]));
+                prop_assert!(above.is_none_or(|(is_before, above)| is_before && step.end <= above.end));
+                prop_assert_eq!(usize::from(step.depth), above.map_or(0, |(_, above)| usize::from(above.depth) + 1));
+                let caller = fixture.spans[step.span as usize].parent();
+                prop_assert_eq!(caller, step.parent().map(|parent| steps[parent].span as usize));
+            }
+        }
     }
 }
