@@ -9,8 +9,8 @@
 //! - **The level** is the probability that only the share `error_share` of held-out traces falls below anywhere, and one in
 //!   twenty at most. So a call that is rare, or one of many that may come, is no error.
 //! - **What is missing**: a mask over what is there sees no call that was left out. So the end of what each span called is a
-//!   place too, where nothing more came (`places`). In training half of the masked spans take with them
-//!   all that their caller did from there on: what comes next is then to be told as if the caller had gone no further.
+//!   place too, where nothing more came (`places`). In training half of the masked spans take with them all that their caller
+//!   did from there on: what comes next is then to be told as if the caller had gone no further.
 //! - **A label that training did not hold** has no probability: it is an error, and the worst of its trace.
 //!
 //! Times have no part in it, so traces of one shape score alike, and scores are kept by shape (`cache`).
@@ -23,8 +23,9 @@
 //!
 //! Cost at 250 labels: of a shape that is not known 42 kFLOP a place and 0.13 more for each span that it sees, two places a span;
 //! of one that is known a hash a span (`benches/trace_score.rs`). A fit of 200,000 predictions is 30 GFLOP. Memory: the weights,
-//! 57,000 numbers, and `cache_shapes` shapes, 4 bytes a span. Fails on what is only late; on spans beyond `max_spans`, which are not judged; and where what is called next is
-//! chance, which raises the level. Traces of which spans were left out are not judged.
+//! 57,000 numbers, and `cache_shapes` shapes, 4 bytes a span. Fails on what is only late; on spans beyond `max_spans`, which
+//! are not judged; and where what is called next is chance, which raises the level. Traces of which spans were left out are not
+//! judged, and it learns from no verdict.
 
 mod cache;
 mod explain;

@@ -19,8 +19,9 @@
 //! shapes are learned as often as the root of their count (`traces::corpus`).
 //!
 //! Cost at 250 labels: 24 kFLOP a span (`benches/trace_score.rs`), 22 GFLOP a fit of 300,000 spans. Memory: the weights, 53,000
-//! numbers, and 2,000 figures of each account. Fails where what is normal has no order; on an anomaly that many spans share a little each; and on
-//! spans beyond `max_spans`, which are not judged. Traces of which spans were left out are not judged either.
+//! numbers, and 2,000 figures of each account. Fails where what is normal has no order; on an anomaly that many spans share a
+//! little each; and on spans beyond `max_spans`, which are not judged. Traces of which spans were left out are not judged
+//! either, and it learns from no verdict.
 
 mod explain;
 mod fit;

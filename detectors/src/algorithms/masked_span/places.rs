@@ -1,7 +1,7 @@
 //! The places of a trace at which something is predicted, and how its spans stand to them.
 //!
-//! Each span is a place, and so is the end of what each span called: there *nothing more* is what came. Such an end is a place like
-//! any other, since one who predicts it is not told that it is one; so calls that are missing are seen.
+//! Each span is a place, and so is the end of what each span called: there *nothing more* is what came. Such an end is
+//! a place like any other, since one who predicts it is not told that it is one; so calls that are missing are seen.
 
 use std::ops::Range;
 
