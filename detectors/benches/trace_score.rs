@@ -1,6 +1,6 @@
 //! Spans a second on one core from batches to scores: assembly, trace-vector on each trace, what each service did by the
 //! minute, service-latency on that. Traces of the six services of `testing`, five to nine spans each, a second apart. The
-//! bar is 200,000.
+//! bar is 200,000. Beside that the networks, each alone.
 
 use std::{hint::black_box, time::Duration};
 
@@ -81,6 +81,11 @@ struct Path {
     scores: Vec<Option<Score>>,
 }
 
+fn fit(name: &str, windows: &[Window<'_>]) -> Box<dyn Detector> {
+    let entry = registry::entry(name).expect("it is listed");
+    entry.fit(&Value::Null, windows, 0).expect("it fits")
+}
+
 impl Path {
     fn new(fitted: &Fitted) -> Self {
         Self {
@@ -136,6 +141,28 @@ fn trace_score(c: &mut Criterion) {
     group.finish();
 }
 
+/// The detectors that are networks, each alone on traces that are complete. All shapes but a few are known to `masked-span` by
+/// then, as in service.
+fn networks(c: &mut Criterion) {
+    let (training, traces) = (application(1, 5_000, 0.0), application(2, N_TRACES, 0.01));
+    let training: Vec<Window<'_>> = training.iter().map(|(trace, _)| trace.window()).collect();
+    let n_spans: usize = traces.iter().map(|(trace, _)| trace.spans.len()).sum();
+    let windows: Vec<Window<'_>> = traces.iter().map(|(trace, _)| trace.window()).collect();
+    let mut group = c.benchmark_group("trace_networks");
+    group.throughput(Throughput::Elements(n_spans as u64));
+    for name in ["span-lstm", "masked-span"] {
+        let (mut detector, mut scores) = (fit(name, &training), Vec::new());
+        group.bench_function(format!("{name}/{n_spans}_spans"), |b| {
+            b.iter(|| {
+                scores.clear();
+                detector.score(&windows, &mut scores);
+                black_box(&scores);
+            });
+        });
+    }
+    group.finish();
+}
+
 /// Ten samples in three seconds.
 fn quick() -> Criterion {
     let (warm_up, measurement) = (Duration::from_secs(1), Duration::from_secs(3));
@@ -145,6 +172,6 @@ fn quick() -> Criterion {
 criterion_group! {
     name = benches;
     config = quick();
-    targets = trace_score
+    targets = trace_score, networks
 }
 criterion_main!(benches);

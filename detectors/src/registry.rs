@@ -31,6 +31,8 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::robust_pca::RobustPca>(),
     Entry::of::<algorithms::trace_vector::TraceVector>(),
     Entry::of::<algorithms::task_insight::TaskInsight>(),
+    Entry::of::<algorithms::span_lstm::SpanLstm>(),
+    Entry::of::<algorithms::masked_span::MaskedSpan>(),
     Entry::of::<algorithms::service_latency::ServiceLatency>(),
     Entry::of::<algorithms::trace_anomaly::TraceAnomaly>(),
 ];

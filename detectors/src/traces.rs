@@ -22,10 +22,12 @@
 //! it sends: traces are then told as soon as the batch they came with is filed, and those that came in several lose the rest. A
 //! span that client and server share, as Zipkin allows, counts as a duplicate.
 
+pub(crate) mod corpus;
 mod ids;
 mod names;
 mod open;
 mod present;
+pub(crate) mod sequence;
 pub mod services;
 pub mod shape;
 mod tree;

@@ -15,6 +15,7 @@ use super::{
     Attention,
     shape::{Part, Shape, Symbol},
 };
+use crate::networks::elementary::sigmoid;
 
 /// Contexts that share one forward pass.
 const BATCH: usize = 128;
@@ -419,20 +420,6 @@ impl WithSimd for Tanh<'_> {
     fn with_simd<S: pulp::Simd>(self, _simd: S) {
         self.doubled.iter_mut().for_each(|x| *x = 2.0 * sigmoid(*x) - 1.0);
     }
-}
-
-/// 1 / (1 + e^−x) without a branch or a call, so that the compiler vectorises it; exact to about 2e−7.
-#[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    // e^y as 2^n · e^r with |r| ≤ ln 2 / 2; adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let y = (-x).clamp(-80.0, 80.0);
-    let shifted = y * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = y - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let e_r = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r / 720.0)))));
-    let two_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    1.0 / (1.0 + e_r * two_n)
 }
 
 /// ln Σ eˣ, safe from overflow.

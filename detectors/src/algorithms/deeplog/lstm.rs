@@ -11,6 +11,7 @@
 use burn::tensor::{Tensor, TensorData};
 
 use super::net::Shape;
+use crate::networks::elementary::sigmoid;
 
 /// The weights of one layer, each gate a block of `hidden` rows.
 #[derive(Debug)]
@@ -191,33 +192,4 @@ fn blocks(gates: &[f32], n: usize) -> [&[f32]; 4] {
 
 pub fn values(tensor: Tensor<2>) -> Vec<f32> {
     tensor.try_into_vec_as::<f32>().expect("the network computes in f32")
-}
-
-/// 1 / (1 + e^−x) without a branch or a call, so that the compiler vectorises it; exact to about 2e−7.
-#[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    // e^y as 2^n · e^r with |r| ≤ ln 2 / 2; adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let y = (-x).clamp(-80.0, 80.0);
-    let shifted = y * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = y - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let e_r = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r / 720.0)))));
-    let two_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    1.0 / (1.0 + e_r * two_n)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sigmoid_is_exact_enough_everywhere() {
-        for i in -20_000..=20_000 {
-            let x = i as f32 / 200.0;
-            let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
-            assert!((f64::from(sigmoid(x)) - exact).abs() < 3e-7, "at {x}: {} against {exact}", sigmoid(x));
-        }
-        assert!(sigmoid(f32::NAN).is_nan());
-    }
 }
