@@ -10,14 +10,16 @@
 //!   So no trace is judged by a model that has seen its fault, though mostly by one that has seen another of its kind
 //!   or of its service.
 //!
-//! For MEPFL (`mepfl`) a row is by trace, its AC@k by fault: all traces of a fault vote. Beside it stands what the
-//! commonest answer of the training part reaches. For Seer (`seer`) a row is by tick before a violation. Nothing was
-//! chosen with sight of the results.
+//! For MEPFL (`mepfl`) a row is by trace, its AC@k by fault: all traces of a fault vote. Beside it stand what the
+//! commonest answer of the training part reaches, and detectors that know of no fault (`unsupervised`). For Seer
+//! (`seer`) a row is by tick before a violation. Nothing was chosen with sight of the results.
 //!
 //! Cost: all spans lie in memory; a seed takes a fit for each fold and one for the days.
 
 mod mepfl;
 mod seer;
+mod tally;
+mod unsupervised;
 
 use std::collections::BTreeSet;
 
@@ -88,19 +90,22 @@ pub fn nezha_supervised(args: &Args, info: &ProtocolInfo, report: &mut dyn FnMut
         _ => None,
     };
     let folds: Vec<Split<'_, '_>> = (0..FOLDS).map(|fold| fold_of(&cases, fold)).collect();
+    let mut parts: Vec<(String, &[Split<'_, '_>])> = Vec::new();
+    if let Some(split) = &by_day {
+        parts.push((format!("{}, first day to last", info.dataset), std::slice::from_ref(split)));
+    }
     let in_folds = format!("{}, {FOLDS} folds by fault", info.dataset);
-    for &seed in &args.seeds {
-        if is_wanted(args, MEPFL) {
-            if let Some(split) = &by_day {
-                let part = format!("{}, first day to last", info.dataset);
-                let rows = mepfl::judge(info, &part, std::slice::from_ref(split), &data.faults, seed)?;
-                rows.into_iter().for_each(&mut *report);
-            }
-            mepfl::judge(info, &in_folds, &folds, &data.faults, seed)?.into_iter().for_each(&mut *report);
+    parts.push((in_folds.clone(), folds.as_slice()));
+    for (part, splits) in &parts {
+        for name in unsupervised::DETECTORS.into_iter().filter(|name| is_wanted(args, name)) {
+            report(unsupervised::judge(info, part, splits, &data.faults, name)?);
         }
-        if is_wanted(args, SEER) {
-            seer::judge(info, &in_folds, &cases, &data.faults, seed)?.into_iter().for_each(&mut *report);
+        for &seed in args.seeds.iter().filter(|_| is_wanted(args, MEPFL)) {
+            mepfl::judge(info, part, splits, &data.faults, seed)?.into_iter().for_each(&mut *report);
         }
+    }
+    for &seed in args.seeds.iter().filter(|_| is_wanted(args, SEER)) {
+        seer::judge(info, &in_folds, &cases, &data.faults, seed)?.into_iter().for_each(&mut *report);
     }
     Ok(())
 }
