@@ -1,6 +1,7 @@
 //! What detectors with dense networks share: the kernel that serves them, and normal draws from a seed.
 
 pub mod dense;
+pub mod elementary;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
