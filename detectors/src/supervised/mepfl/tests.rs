@@ -67,7 +67,7 @@ fn trace(rng: &mut ChaCha8Rng, fault: Option<(usize, usize)>) -> TraceFixture {
 fn labelled(seed: u64, n: usize, faults: &[(usize, usize)]) -> (Vec<TraceFixture>, Vec<Label>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let one = |idx: usize| {
-        let fault = (idx % 3 == 0).then(|| faults[idx / 3 % faults.len()]);
+        let fault = idx.is_multiple_of(3).then(|| faults[idx / 3 % faults.len()]);
         let label = fault.map_or(Label::Normal, |(service, kind)| {
             Label::Fault(Fault { service: SERVICES[service].into(), kind: KINDS[kind].into() })
         });

@@ -175,6 +175,7 @@ impl Pass {
         self.shares.iter_mut().for_each(|share| *share /= sum);
     }
 
+    #[cfg(test)]
     /// The loss of an input that has been run: −ln of the share of its class.
     pub fn loss(&self, class: usize) -> f64 {
         -self.shares[class].max(1e-300).ln()
