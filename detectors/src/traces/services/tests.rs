@@ -180,7 +180,7 @@ fn a_wrong_clock_reading_opens_no_step_and_steps_go_back_with_the_input() {
     push(&mut station, &request("again", 2 * MINUTE, 43));
     station.advance_to(4 * MINUTE * 1_000);
     let shown = show(&mut station);
-    assert!(shown.len() == 2 && shown[0].starts_with("cart/1:"), "{shown:?}");
+    assert!(shown.len() == 2 && shown[0].starts_with("cart@2/1:"), "{shown:?}");
 }
 
 /// A time of a span, nanoseconds.
