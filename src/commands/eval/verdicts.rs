@@ -86,6 +86,7 @@ fn profile_forecast(rows: &Rows<'_>) -> Option<Scored> {
         scores: (0..judged.len()).map(score).collect(),
         threshold: config.threshold,
         seconds: 0.0,
+        levels: Vec::new(),
         verdicts: Some(Verdicts {
             is_hot: judged.iter().map(|judged| judged.is_hot).collect(),
             is_alert: judged.iter().map(|judged| judged.is_alert).collect(),
@@ -104,6 +105,7 @@ fn mahalanobis(rows: &Rows<'_>, n_train: usize) -> Option<Scored> {
         scores: scores.clone(),
         threshold: f64::NAN,
         seconds: 0.0,
+        levels: Vec::new(),
         verdicts: Some(Verdicts {
             is_hot: judged.iter().map(|judged| judged.is_hot).collect(),
             is_alert: judged.iter().map(|judged| judged.is_onset).collect(),

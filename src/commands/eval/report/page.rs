@@ -181,9 +181,10 @@ fn bars(rows: &[ResultRow]) -> String {
 /// Whether Donut beats the cheap baselines on labelled series.
 fn donut_lines(rows: &[ResultRow], protocol: &str) -> Vec<String> {
     let kd7 = |row: &ResultRow| extra(row, "labelled_threshold_kd7_f1");
-    let contests: [(&str, &str, fn(&ResultRow) -> Option<f64>); 2] =
+    type Contest = (&'static str, &'static str, fn(&ResultRow) -> Option<f64>);
+    let contests: [Contest; 2] =
         [("average precision", "robust-z", |row| row.auprc), ("kd7 F1, labelled threshold", "moving-average", kd7)];
-    let line = |(what, other, value): (&str, &str, fn(&ResultRow) -> Option<f64>)| {
+    let line = |(what, other, value): Contest| {
         let of = |detector: &str| figure(rows, [protocol, "", detector], value);
         let (own, bar) = (of("donut")?, of(other)?);
         let verdict = if own > bar { "met" } else { "missed" };
