@@ -60,7 +60,7 @@ be abnormal, without a look at labels. `profile-forecast` says itself which poin
 are the same for every series (chosen on the first halves of the AIOps KPIs, and with sight of their labels): its plain points are those of \
 episodes, its kd7 rule and its alerts are by onsets, and AUPRC is of the largest of its spike score, the one before and its level score. `one level` is one p-value for all series, the one that is best on the labels of their first halves; `labelled` thresholds are those of the best F1 on the labels of the first half of \
 each series, `oracle` ones those of the \
-best F1 on the second half, chosen for each series. VUS-PR has buffers of up to 100 points for every series, where TSB-AD takes the period of \
+best F1 on the second half, chosen for each series; they are of scores, without the episodes of `profile-forecast`, which may so be above its oracle. VUS-PR has buffers of up to 100 points for every series, where TSB-AD takes the period of \
 each. What was not measured is a gap: it is neither to be found nor flagged. A detector that does not warm up by itself is fitted on the first 60 % of \
 the first half and calibrated on the rest. `default` flags what any default detector flags; the false-discovery rate and the budget of \
 `faultline run` are not in it.",
@@ -112,7 +112,7 @@ them hold nothing of their fault, so that a recall of .87 was the most that any 
 minutes that have 25 s in common with the time in which every fault but one was under way (60 to 115 s after the injection), and in which the service has \
 a span or a log. A false alert is a run of flagged minutes that begins in a normal one, more than a minute before and 260 s after any listed injection. There are some \
 17 normal minutes: one false alert an hour cannot be told from three, and one more or less is 3.5 an hour. In one of the stretches taken for normal, 12:22 to \
-12:26 of the second day, the metrics show a service at 50 times its processor load that no list has.
+12:26 of the second day (`mistaken` in the rows), the metrics show a service at 50 times its processor load that no list has.
 
 The constants were chosen with sight of these faults and normal minutes (`service-latency` gives the same from 3.5 to 5, `ngram` from 8 to 16), labels are used in no fit and no \
 threshold. `ngram, as studied` is what a study of the same data had before it was looked at by minutes of the clock. Two \

