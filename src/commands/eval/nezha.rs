@@ -3,7 +3,7 @@
 //! Fitted on the minutes that the authors give as free of faults, one of each day, before all others; the other minutes follow
 //! in order of time, through the stations of the live path (`nezha/feed.rs`). Truth is by minute of the clock and by fault
 //! (`nezha/minutes.rs`), never seen by a detector. Each detector flags minutes by a constant, and once more as the alerts
-//! of a monitor (`nezha/flags.rs`); unions of them are rows as well. Traces that begin in the training minutes are left out of the others.
+//! of a monitor (`nezha/flags.rs`; of the detectors of traces `trace-vector` only); unions of them are rows as well. Traces that begin in the training minutes are left out of the others.
 //!
 //! Cost: all records lie in memory (400 MB).
 
@@ -16,21 +16,21 @@ use std::{
     time::Instant,
 };
 
-use faultline_core::Window;
+use faultline_core::{Signal, Window};
 use faultline_datasets::{
     ProtocolInfo, ResultRow, Usage,
     loaders::nezha::{Fault, Minute as Files, Nezha},
     usage::reset_peak_rss,
 };
 use faultline_detectors::{
-    Algorithm,
+    Algorithm, REGISTRY,
     algorithms::{ngram::Ngram, service_latency::ServiceLatency, trace_vector::TraceVector},
 };
 use serde_json::{Map, Value, json};
 
 use self::{
     feed::Part,
-    flags::{AS_STUDIED, Latency, LogFlow, P95_DURATION, Traces, Watch, latest},
+    flags::{AS_STUDIED, Durations, Latency, LogFlow, P95_DURATION, Traces, Watch, latest},
     minutes::{Minute, Seen, Tally},
 };
 use super::{
@@ -49,6 +49,7 @@ pub fn has_method(name: &str) -> bool {
 /// One way to flag minutes.
 struct Flagged {
     name: String,
+    seed: Option<u64>,
     /// Whether they are alerts of a monitor.
     is_watched: bool,
     minutes: BTreeSet<i64>,
@@ -58,12 +59,19 @@ struct Flagged {
 
 impl Flagged {
     fn by_constant(name: &str, minutes: BTreeSet<i64>, rule: String) -> Self {
-        Self { name: name.to_owned(), is_watched: false, minutes, rule, n_alerts: None }
+        Self { name: name.to_owned(), seed: None, is_watched: false, minutes, rule, n_alerts: None }
     }
 
     fn by_watch(name: &str, watch: &Watch) -> Self {
         let n_alerts = Some(watch.n_alerts());
-        Self { name: name.to_owned(), is_watched: true, minutes: watch.minutes(), rule: Watch::rule(), n_alerts }
+        Self {
+            name: name.to_owned(),
+            seed: None,
+            is_watched: true,
+            minutes: watch.minutes(),
+            rule: Watch::rule(),
+            n_alerts,
+        }
     }
 
     /// What any of them flags.
@@ -71,6 +79,7 @@ impl Flagged {
         let names: Vec<&str> = of.iter().map(|one| one.name.as_str()).collect();
         Self {
             name: names.join("|"),
+            seed: None,
             is_watched: of.iter().all(|one| one.is_watched),
             minutes: of.iter().flat_map(|one| one.minutes.iter().copied()).collect(),
             rule: "any of them".to_owned(),
@@ -103,13 +112,14 @@ pub fn nezha(args: &Args, info: &ProtocolInfo, report: &mut dyn FnMut(ResultRow)
     let minutes = seen.minutes(&data.faults);
 
     let started = Instant::now();
-    let mut all = judge(&training, &test)?;
+    let mut all = judge(args, &training, &test)?;
     let n_records = test.spans.len() + test.logs.len();
     let records_per_second = n_records as f64 / started.elapsed().as_secs_f64();
     let everything = minutes.iter().map(|minute| minute.number).collect();
     all.insert(0, Flagged::by_constant(FLAG_ALL, everything, "flags everything".to_owned()));
     for flagged in all.iter().filter(|flagged| is_wanted(args, &flagged.name)) {
         let mut row = row(info, flagged, &minutes, &data.faults);
+        row.seed = flagged.seed;
         row.records_per_second = Some(records_per_second).filter(|rate| rate.is_finite());
         row.cpu_seconds = Usage::now().cpu_seconds_since(&before);
         row.peak_rss_bytes = Usage::now().peak_rss_bytes;
@@ -119,13 +129,15 @@ pub fn nezha(args: &Args, info: &ProtocolInfo, report: &mut dyn FnMut(ResultRow)
 }
 
 /// Every way to flag minutes of `test`, fitted on `training`.
-fn judge(training: &Part, test: &Part) -> anyhow::Result<Vec<Flagged>> {
+fn judge(args: &Args, training: &Part, test: &Part) -> anyhow::Result<Vec<Flagged>> {
     let (assembler, services) = training.stations()?;
     let mut parser = feed::parser()?;
     let mut windower = training.sessions(&mut parser)?;
     let (traces, steps, sessions) = (assembler.ready(), services.ready(), windower.ready());
     let (mut of_traces, mut of_steps, mut of_sessions) =
-        (Traces::fit(&traces)?, Latency::fit(&steps)?, LogFlow::fit(&sessions)?);
+        (Traces::fit(TraceVector::NAME, 0, &traces)?, Latency::fit(&steps)?, LogFlow::fit(&sessions)?);
+    let mut durations = Durations::fit(&traces);
+    let mut others = others(args, &traces);
     let mut as_studied = LogFlow::fit_as_studied(&sessions)?;
     let mut watches = [
         Watch::fit(ServiceLatency::NAME, &steps)?,
@@ -137,6 +149,8 @@ fn judge(training: &Part, test: &Part) -> anyhow::Result<Vec<Flagged>> {
     test.walk_spans(
         |traces: &[Window<'_>]| {
             of_traces.see(traces);
+            durations.see(traces);
+            others.iter_mut().for_each(|(_, _, other)| other.see(traces));
             of_vectors.see(traces, latest(traces));
         },
         |steps: &[Window<'_>], until| {
@@ -157,18 +171,39 @@ fn judge(training: &Part, test: &Part) -> anyhow::Result<Vec<Flagged>> {
     ];
     let watched: Vec<Flagged> =
         DETECTORS.iter().zip(&watches).map(|(name, watch)| Flagged::by_watch(name, watch)).collect();
-    let rule = of_traces.p95_rule();
-    let mut all = vec![Flagged::by_constant(P95_DURATION, of_traces.p95_minutes(), rule)];
+    let rule = durations.rule();
+    let mut all = vec![Flagged::by_constant(P95_DURATION, durations.minutes(), rule)];
     let [latency, flow, vector] = &constants;
     let unions = [Flagged::any(&[latency, flow]), Flagged::any(&[latency, flow, vector])];
     let watched_unions =
         [Flagged::any(&[&watched[0], &watched[1]]), Flagged::any(&[&watched[0], &watched[1], &watched[2]])];
     all.extend(constants);
+    all.extend(others.iter().map(|(name, seed, other)| Flagged {
+        seed: *seed,
+        ..Flagged::by_constant(name, other.minutes(), other.rule())
+    }));
     all.push(Flagged::by_constant(AS_STUDIED, as_studied.minutes(), as_studied.rule()));
     all.extend(unions);
     all.extend(watched);
     all.extend(watched_unions);
     Ok(all)
+}
+
+/// The other detectors of traces that the command line asks for, by seed. Those that cannot be fitted say so.
+fn others(args: &Args, traces: &[Window<'_>]) -> Vec<(&'static str, Option<u64>, Traces)> {
+    let of_traces = REGISTRY.iter().filter(|entry| entry.signal == Signal::Traces && entry.name != TraceVector::NAME);
+    let mut others = Vec::new();
+    for entry in of_traces.filter(|entry| is_wanted(args, entry.name)) {
+        let seeds: Vec<Option<u64>> =
+            if entry.is_seeded { args.seeds.iter().copied().map(Some).collect() } else { vec![None] };
+        for seed in seeds {
+            match Traces::fit(entry.name, seed.unwrap_or(1), traces) {
+                Ok(other) => others.push((entry.name, seed, other)),
+                Err(error) => eprintln!("{}: cannot be fitted: {error}", entry.name),
+            }
+        }
+    }
+    others
 }
 
 fn row(info: &ProtocolInfo, flagged: &Flagged, minutes: &[Minute], faults: &[Fault]) -> ResultRow {

@@ -18,7 +18,8 @@ use faultline_datasets::{
 };
 
 /// Protocols that are not about logs.
-const NOT_LOGS: &[&str] = &["aiops", "wsd", "nab", "smd", "asd", "donut", "traceanomaly", "nezha"];
+const NOT_LOGS: &[&str] =
+    &["aiops", "wsd", "nab", "smd", "asd", "donut", "traceanomaly", "nezha", "nezha-supervised", "nezha-ob-supervised"];
 
 const INTRODUCTION: &str = "\
 What `faultline eval` gives on public data, beside trivial baselines and published figures. Every row can be had again with the command

@@ -6,7 +6,8 @@
 //! - `ngram` over the logs of single spans: a span with an unknown follower of a statement that training has twelve times at least;
 //!   8 and 16 give the same. [`AS_STUDIED`] is what the study of these data had: four times, and two such spans of one service. Ends are not
 //!   judged.
-//! - `trace-vector`: so many traces of a minute above the [`QUANTILE`] of held-out ones as chance has once in 10,000 minutes.
+//! - `trace-vector`, and every other detector of traces: so many traces of a minute above the [`QUANTILE`] of held-out ones as
+//!   chance has once in 10,000 minutes.
 //! - [`P95_DURATION`], a baseline: a minute whose traces take longer, at their 95th percentile, than in any minute of training.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,6 @@ use faultline_detectors::{
     algorithms::{
         ngram::{self, Ngram},
         service_latency::{self, ServiceLatency},
-        trace_vector::TraceVector,
     },
     entry,
 };
@@ -166,46 +166,32 @@ impl LogFlow {
     }
 }
 
-/// `trace-vector`, and how long traces take.
+/// A detector of traces.
 pub struct Traces {
     detector: Box<dyn Detector>,
     threshold: f64,
     /// By minute how many traces ended, and of how many the score is above the threshold.
     counts: BTreeMap<i64, (u64, u64)>,
-    durations: BTreeMap<i64, Vec<i64>>,
-    /// The longest 95th percentile of a minute of training.
-    longest: i64,
 }
 
 impl Traces {
-    pub fn fit(traces: &[Window<'_>]) -> anyhow::Result<Self> {
+    pub fn fit(detector: &str, seed: u64, traces: &[Window<'_>]) -> anyhow::Result<Self> {
         let (training, held_out) = split(traces);
-        let mut detector = entry(TraceVector::NAME)?.fit(&Value::Null, &training, 0)?;
+        let mut detector = entry(detector)?.fit(&Value::Null, &training, seed)?;
         let mut scores = Vec::with_capacity(held_out.len());
         detector.score(&held_out, &mut scores);
         let mut scores: Vec<f64> = scores.iter().flatten().map(|score| score.value).collect();
         scores.sort_by(f64::total_cmp);
-        let mut durations = BTreeMap::new();
-        take_durations(&mut durations, traces);
-        let longest = durations.values_mut().filter_map(|minute| p95(minute)).max().unwrap_or(i64::MAX);
-        let threshold = quantile(&scores, QUANTILE);
-        Ok(Self { detector, threshold, counts: BTreeMap::new(), durations: BTreeMap::new(), longest })
+        Ok(Self { detector, threshold: quantile(&scores, QUANTILE), counts: BTreeMap::new() })
     }
 
     pub fn rule(&self) -> String {
         format!(
-            "more traces of a minute above {:.1} ms, the {QUANTILE} quantile of held-out ones, than chance has once in 10,000 \
-             minutes",
-            self.threshold
+            "more traces of a minute above the {QUANTILE} quantile of held-out ones than chance has once in 10,000 minutes"
         )
     }
 
-    pub fn p95_rule(&self) -> String {
-        format!("the 95th percentile of durations is above {} ms, the longest of training", self.longest / 1_000_000)
-    }
-
     pub fn see(&mut self, traces: &[Window<'_>]) {
-        take_durations(&mut self.durations, traces);
         let mut scores = Vec::with_capacity(traces.len());
         self.detector.score(traces, &mut scores);
         for (trace, score) in traces.iter().zip(&scores) {
@@ -222,10 +208,34 @@ impl Traces {
         };
         self.counts.iter().filter(is_odd).map(|(minute, _)| *minute).collect()
     }
+}
 
-    pub fn p95_minutes(&mut self) -> BTreeSet<i64> {
+/// How long traces take.
+pub struct Durations {
+    minutes: BTreeMap<i64, Vec<i64>>,
+    /// The longest 95th percentile of a minute of training.
+    longest: i64,
+}
+
+impl Durations {
+    pub fn fit(traces: &[Window<'_>]) -> Self {
+        let mut durations = BTreeMap::new();
+        take_durations(&mut durations, traces);
+        let longest = durations.values_mut().filter_map(|minute| p95(minute)).max().unwrap_or(i64::MAX);
+        Self { minutes: BTreeMap::new(), longest }
+    }
+
+    pub fn rule(&self) -> String {
+        format!("the 95th percentile of durations is above {} ms, the longest of training", self.longest / 1_000_000)
+    }
+
+    pub fn see(&mut self, traces: &[Window<'_>]) {
+        take_durations(&mut self.minutes, traces);
+    }
+
+    pub fn minutes(&mut self) -> BTreeSet<i64> {
         let longest = self.longest;
-        let slow = self.durations.iter_mut().filter_map(|(minute, all)| Some((*minute, p95(all)?)));
+        let slow = self.minutes.iter_mut().filter_map(|(minute, all)| Some((*minute, p95(all)?)));
         slow.filter(|(_, p95)| *p95 > longest).map(|(minute, _)| minute).collect()
     }
 }
