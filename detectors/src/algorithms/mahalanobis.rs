@@ -130,8 +130,6 @@ impl Algorithm for Mahalanobis {
     const SIGNAL: Signal = Signal::Groups;
     const PUBLISHED_THRESHOLD: Option<f64> = None;
     const IS_SELF_CALIBRATED: bool = true;
-    /// Until the lifecycle hands each detector the windows of its own signal.
-    const IS_DEFAULT: bool = false;
 
     type Config = Config;
     type Model = Model;

@@ -19,8 +19,8 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 pub struct MonitorConfig {
     /// Detectors to run, each with the configuration keys to change. Default, unchanged: `new-template`, `logsed`,
-    /// `severe-incident` and `ensemble` for logs, `profile-forecast` for metrics, `trace-vector` and `service-latency` for
-    /// traces; `faultline detectors` shows all.
+    /// `severe-incident` and `ensemble` for logs, `profile-forecast` and `mahalanobis` for metrics, `trace-vector` and
+    /// `service-latency` for traces; `faultline detectors` shows all.
     pub detectors: BTreeMap<String, Value>,
     /// When there is enough normal operation to fit.
     pub warm_up: WarmUp,

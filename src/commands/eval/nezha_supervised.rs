@@ -229,7 +229,9 @@ mod tests {
         let faults: Vec<Fault> = (0..7).map(|idx| fault(1_000 + 600 * idx, "cart")).collect();
         let mut assembler = TraceAssembler::new(TraceConfig::default()).expect("valid");
         let spans: Vec<Span> = (0..60)
-            .map(|idx: i64| span(&format!("{idx:x}"), if idx % 2 == 0 { "cart" } else { "stock" }, 1_000 + 70 * idx))
+            .map(|idx: i64| {
+                span(&format!("{:x}", idx + 1), if idx % 2 == 0 { "cart" } else { "stock" }, 1_000 + 70 * idx)
+            })
             .collect();
         assembler.push(&batch(&spans).numbered_from(1));
         assembler.finish();
