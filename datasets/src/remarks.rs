@@ -112,7 +112,7 @@ them hold nothing of their fault, so that a recall of .87 was the most that any 
 minutes that have 25 s in common with the time in which every fault but one was under way (60 to 115 s after the injection), and in which the service has \
 a span or a log. A false alert is a run of flagged minutes that begins in a normal one, more than a minute before and 260 s after any listed injection. There are some \
 17 normal minutes: one false alert an hour cannot be told from three, and one more or less is 3.5 an hour. In one of the stretches taken for normal, 12:22 to \
-12:26 of the second day (`mistaken` in the rows; the only normal minutes that these detectors flag), the metrics show a service at 50 times its processor load that no list has.
+12:26 of the second day (`mistaken` in the rows), the metrics show a service at 50 times its processor load that no list has.
 
 The constants were chosen with sight of these faults and normal minutes (`service-latency` gives the same from 3.5 to 5, `ngram` from 8 to 16), labels are used in no fit and no \
 threshold. `ngram, as studied` is what a study of the same data had before it was looked at by minutes of the clock. Two \
