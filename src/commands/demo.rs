@@ -230,6 +230,9 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     config.ingest.otlp.http.endpoint = "127.0.0.1:0".into();
     config.api.endpoint = "127.0.0.1:0".into();
     config.detection.seed = args.seed;
+    // The past is short: what services do by the minute is learned from most of it instead of from an hour.
+    config.detection.warm_up.sessions = Some(3_400);
+    config.detection.warm_up.span_ms = Some(args.past * 60_000 * 4 / 5);
     Ok(config)
 }
 
