@@ -5,7 +5,7 @@
 //! and 470 points where not given. A point comes every quarter of an hour, so 470 are just under five days: after 480
 //! `profile-forecast` gives back what it knows of the first days, and all other histories are full. A hundred series are an
 //! instance. The detectors alone get windows with names that are there already; the last subject is the path as in service: the
-//! station with the default detector of series and, on request in service, `mahalanobis` behind it. The bars are 2 KiB a series
+//! station with the default detectors of series and instances behind it. The bars are 2 KiB a series
 //! for a cheap detector and 512 MiB for the whole of the last subject. `change-point` is not cheap and gets 20,000 series, its
 //! default bound.
 
