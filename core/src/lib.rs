@@ -40,7 +40,7 @@ pub use template::{Param, ParamKind, RecordId, Template, TemplateId, TemplateTex
 pub use trace::{OperationIdx, SpanEntry, TraceWindow};
 pub use traits::{
     BoxFuture, Detector, DetectorError, Environment, Executor, Localizer, Outlet, OutletError, Overdue, Parser, Policy,
-    Sink, Source, SourceError,
+    Silent, Sink, Source, SourceError,
 };
 pub use window::{
     Culprit, LogEntry, LogWindow, MAX_NUMBERS, Numbers, RecordNumbers, ServiceIdx, Signal, Window, WindowKey,

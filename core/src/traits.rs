@@ -13,6 +13,7 @@ use crate::{
     error::{Classified, Domain},
     incident::{Cause, Incident},
     score::{Evidence, Score},
+    series::GroupWindow,
     template::{Template, TemplateTexts},
     window::{LogEntry, LogWindow, Numbers, Signal, Window, WindowKey, WindowState},
 };
@@ -143,25 +144,60 @@ pub trait Detector: Send {
     fn snapshot(&self) -> Result<Vec<u8>, DetectorError>;
 }
 
-/// Records of a session that have waited for too long, as [`Detector::advance`] tells of them.
+/// An instance that sends no metrics any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Silent {
+    /// One of its series.
+    pub column: [Arc<str>; 1],
+    /// Where the step of its last row begins.
+    pub start_unix_nano: i64,
+    /// The step.
+    pub step_nanos: i64,
+    /// Its service; empty when not known.
+    pub service: Arc<str>,
+}
+
+/// Records of a session that have waited for too long, or an instance that is silent, as [`Detector::advance`] tells of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overdue {
-    /// Which session.
+    /// Which session or instance.
     pub key: WindowKey,
+    /// The instance, where it is one: there are no records then.
+    pub silent: Option<Silent>,
     /// The records that wait.
     pub records: Vec<LogEntry>,
     /// Service names by [`LogEntry::service`] of these records.
     pub services: Vec<Arc<str>>,
     /// Whether the records have no session key.
     pub is_stream: bool,
-    /// How abnormal that is by now; its culprit is one of these records.
+    /// How abnormal that is by now; its culprit is one of these records, 0 for an instance.
     pub score: Score,
 }
 
+/// What a silent instance has sent.
+const GAP: &[f64] = &[f64::NAN];
+
 impl Overdue {
-    /// The records as an open window with nothing fresh in it.
+    /// Records that wait, or 1.
+    #[must_use]
+    pub fn n_items(&self) -> usize {
+        if self.silent.is_some() { 1 } else { self.records.len() }
+    }
+
+    /// The records as an open window with nothing fresh in it, or a gap in the place of the instance's last row.
     #[must_use]
     pub fn window<'a>(&'a self, templates: &'a TemplateTexts) -> Window<'a> {
+        if let Some(Silent { column, start_unix_nano, step_nanos, service }) = &self.silent {
+            return Window::Group(GroupWindow {
+                key: &self.key,
+                columns: column,
+                start_unix_nano: *start_unix_nano,
+                step_nanos: *step_nanos,
+                n_rows: 1,
+                values: GAP,
+                service,
+            });
+        }
         Window::Log(LogWindow {
             key: &self.key,
             records: &self.records,

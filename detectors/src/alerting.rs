@@ -203,7 +203,8 @@ impl Alerter {
     /// sessions that the detector has not judged, or that have ended since, nothing is taken.
     pub fn observe_overdue(&mut self, window: &Window<'_>, scored: &Scored, detector: &dyn Detector) {
         let judged = self.worst.get(window.key());
-        if judged.is_none_or(|pieces| pieces.iter().all(|piece| piece.detector != scored.detector)) {
+        let is_log = window.as_log().is_some();
+        if is_log && judged.is_none_or(|pieces| pieces.iter().all(|piece| piece.detector != scored.detector)) {
             return;
         }
         if self.judge(window, scored, detector)

@@ -64,6 +64,12 @@ impl<T> Bounded<T> {
         self.places.get(key).and_then(|place| self.slot(*place)).map(|slot| &slot.value)
     }
 
+    /// The value of a key, to be changed without having been seen.
+    pub fn get_mut(&mut self, key: &WindowKey) -> Option<&mut T> {
+        let (chunk, place) = split(*self.places.get(key)?);
+        self.chunks[chunk][place].as_mut().map(|slot| &mut slot.value)
+    }
+
     /// The values, those that were touched longest ago first.
     pub fn in_order(&self) -> Vec<(&WindowKey, &T)> {
         let slots = self.places.iter().filter_map(|(key, place)| Some((key, self.slot(*place)?)));

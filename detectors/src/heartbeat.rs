@@ -22,7 +22,10 @@
 
 use faultline_core::WindowKey;
 
-use crate::bounded::Bounded;
+use crate::{
+    bounded::Bounded,
+    bytes::{Reader, Writer},
+};
 
 /// Times between arrivals that are kept.
 const WINDOW: usize = 64;
@@ -115,6 +118,32 @@ impl Heartbeats {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Writes all of them.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.number(self.senders.len() as u64);
+        for (key, sender) in self.senders.in_order() {
+            writer.key(key);
+            writer.integer(sender.last_unix_nano);
+            writer.number(sender.n_gaps as u64);
+            writer.floats(&sender.gaps);
+        }
+    }
+
+    /// Reads what [`Self::write`] wrote; none where it is damaged.
+    pub(crate) fn read(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        /// The times of a sender.
+        const LEAST: usize = WINDOW * size_of::<f32>();
+        for _ in 0..reader.length(LEAST)? {
+            let (key, last_unix_nano) = (reader.key()?, reader.integer()?);
+            let n_gaps = usize::try_from(reader.number()?).ok().filter(|n_gaps| *n_gaps <= WINDOW)?;
+            let gaps = reader.floats::<WINDOW>()?;
+            let is_time = |gap: &f32| gap.is_finite() && *gap >= 0.0;
+            let sender = gaps.iter().all(is_time).then_some(Sender { last_unix_nano, gaps, n_gaps })?;
+            self.senders.touch(&key, || sender);
+        }
+        Some(())
     }
 
     /// Memory that it takes, without the keys.

@@ -275,7 +275,7 @@ impl Model {
         }
         let overdue = self.detector.advance(watermark_unix_nano);
         let is_odd =
-            |overdue: &&Overdue| !overdue.score.value.is_finite() || overdue.score.culprit >= overdue.records.len();
+            |overdue: &&Overdue| !overdue.score.value.is_finite() || overdue.score.culprit >= overdue.n_items();
         if let Some(Overdue { key, score, .. }) = overdue.iter().find(is_odd) {
             let reason = format!("scored {} for overdue session {} of stream {}", score.value, key.session, key.stream);
             return Err(self.sidelined.insert(reason).clone());

@@ -22,6 +22,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<algorithms::robust_z::RobustZ>(),
     Entry::of::<algorithms::moving_average::MovingAverage>(),
     Entry::of::<algorithms::holt_winters::HoltWinters>(),
+    Entry::of::<algorithms::heartbeat::Heartbeat>(),
     Entry::of::<algorithms::birch::Birch>(),
     Entry::of::<algorithms::profile_forecast::ProfileForecast>(),
     Entry::of::<algorithms::heavy_tail::HeavyTail>(),

@@ -9,6 +9,7 @@ pub mod count_vector;
 pub mod deeplog;
 pub mod donut;
 pub mod ensemble;
+pub mod heartbeat;
 pub mod heavy_tail;
 pub mod holt_winters;
 pub mod length;

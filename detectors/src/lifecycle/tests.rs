@@ -278,7 +278,7 @@ impl Detector for OddModel {
     fn advance(&mut self, watermark_unix_nano: i64) -> Vec<Overdue> {
         let Session { key, records, .. } = Session::of("late", &[666]);
         let score = Score { value: f64::NAN, culprit: 0 };
-        let overdue = Overdue { key, records, services: Vec::new(), is_stream: false, score };
+        let overdue = Overdue { key, silent: None, records, services: Vec::new(), is_stream: false, score };
         Vec::from_iter((watermark_unix_nano == 666).then_some(overdue))
     }
     fn explain(&self, _: &Window<'_>, _: &Score) -> Evidence {

@@ -51,14 +51,18 @@ fn spans(traces: &[(TraceFixture, bool)], later: i64, first: u64) -> SpanBatch {
     builder.finish().numbered_from(first)
 }
 
-/// Points of a gauge, ten seconds apart from `first_step` on.
+/// Points of a gauge of the cart, ten seconds apart from `first_step` on.
 fn gauge(name: &str, first_step: i64, values: &[f64]) -> MetricBatch {
+    gauge_of("cart", name, first_step, values)
+}
+
+fn gauge_of(service: &str, name: &str, first_step: i64, values: &[f64]) -> MetricBatch {
     let mut builder = MetricBatchBuilder::default();
     for (&value, step) in values.iter().zip(first_step..) {
         builder.push(&MetricPoint {
             name,
             kind: "gauge",
-            service_name: "cart",
+            service_name: service,
             time_unix_nano: step * 10 * SECOND,
             value_double: Some(value),
             ..MetricPoint::default()
@@ -112,6 +116,26 @@ fn a_gauge_that_jumps_is_one_alert_of_its_service_from_the_first_minute_on() {
     assert_eq!((last.service.as_str(), last.signal.as_str(), last.state), ("cart", "metrics", AlertState::Resolved));
     assert!(last.session.starts_with("queue.depth"), "{}", last.session);
     assert_eq!((last.start_unix_nano, last.evidence.culprit), (3_000 * SECOND, Some(301)));
+}
+
+#[test]
+fn an_instance_that_falls_silent_alerts_until_it_is_heard_of_again() {
+    let mut own = telemetry(&[("heartbeat", json!({}))]);
+    let mut alerts = Vec::new();
+    for (first, piece) in (0..).step_by(10).zip(noise(1, 400).chunks(10)) {
+        own.push_metrics(&gauge("load", first, piece));
+        // The stock is silent for ten minutes.
+        if !(200..260).contains(&first) {
+            own.push_metrics(&gauge_of("stock", "load", first, piece));
+        }
+        alerts.extend(own.judge().alerts);
+    }
+    let ids: BTreeSet<_> = alerts.iter().map(|alert| alert.id).collect();
+    assert_eq!(ids.len(), 1, "{alerts:?}");
+    let (first, last) = (&alerts[0], alerts.last().expect("as above"));
+    assert_eq!((first.service.as_str(), first.state, last.state), ("stock", AlertState::Firing, AlertState::Resolved));
+    assert_eq!(first.start_unix_nano, 1_990 * SECOND, "when it was heard of last");
+    assert!(first.evidence.summary.contains("has sent no metrics"), "{}", first.evidence.summary);
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl Model {
             let (value, _) = self.scales.weigh(&alone, self.beyond());
             let score = Score { value, culprit: decided.position };
             self.told.insert(key.clone(), Account { anomalies, ..alone });
-            all.push(Overdue { key, records, services, is_stream: false, score });
+            all.push(Overdue { key, silent: None, records, services, is_stream: false, score });
         }
         all
     }
