@@ -284,7 +284,7 @@ mod tests {
         let summary = model.explain(&window, &again.score).summary;
         assert!(summary.contains("no metrics for 3600 s, where they came every 60 s"), "{summary}");
         let culprit = window.culprit(again.score.culprit).expect("its service");
-        assert_eq!((culprit.time_unix_nano, culprit.service), (news, &*window.key().stream));
+        assert_eq!((culprit.time_unix_nano, culprit.service), (news, "service"));
         let mut loaded = Heartbeat::load(&Config::default(), &model.snapshot().expect("written")).expect("its own");
         assert_eq!(loaded.advance(i64::MAX), [], "it has been told");
         assert_eq!(loaded.snapshot().expect("written").len(), model.snapshot().expect("written").len());
