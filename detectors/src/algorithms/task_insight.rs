@@ -26,7 +26,11 @@
 //! Cost: a hash or two and at most eight distances a span. Memory: at most 450 bytes a task, so 7 MiB. Fails on network
 //! delays between services where callers make no span for a call (then the wait is in the caller's own time, which is
 //! named), where clocks differ so much that calls lie outside their callers, and on traces whose spans are lost. Traces
-//! of which spans were left out are not judged. How well it does on public data has not been measured yet.
+//! of which spans were left out are not judged.
+//!
+//! Measured on Nezha's TrainTicket (`faultline eval nezha-supervised`, fitted on one day's traces, judged on another's): it notices
+//! .29 of the disturbed traces at a precision of .29, where `trace-vector` notices .67 at .63; its first suspect is right for .30 of them,
+//! against .18. With two minutes to be fitted on (`faultline eval nezha`) it flags nothing.
 //!
 //! [`Shape`]: crate::traces::Shape
 
