@@ -66,6 +66,10 @@ struct Lane {
 /// What [`Telemetry`] judges, in the order in which a round does.
 const KINDS: [Signal; 4] = [Signal::Traces, Signal::Services, Signal::Series, Signal::Groups];
 
+/// How long series are waited for when nothing comes: exporters send each minute, and where the clock of one sender is ahead,
+/// the steps of the others must not be complete for that.
+const SERIES_GRACE_NANOS: i64 = 60_000_000_000;
+
 /// What came of one round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Judged {
@@ -155,8 +159,8 @@ impl Telemetry {
     /// Nothing has come for so long: what is only waiting for time to pass is complete. For live input, never for what is replayed.
     pub fn rest(&mut self, quiet_nanos: i64) {
         let newest = self.series.newest_unix_nano();
-        if newest > i64::MIN {
-            self.series.advance_to(newest.saturating_add(quiet_nanos));
+        if newest > i64::MIN && quiet_nanos > SERIES_GRACE_NANOS {
+            self.series.advance_to(newest.saturating_add(quiet_nanos - SERIES_GRACE_NANOS));
         }
         let newest = self.traces.newest_unix_nano();
         if newest > i64::MIN {

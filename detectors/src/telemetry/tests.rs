@@ -162,6 +162,34 @@ fn spans_become_rates_and_durations_that_are_judged() {
 }
 
 #[test]
+fn a_sender_whose_clock_is_ahead_does_not_complete_the_steps_of_others() {
+    let mut own = telemetry(&[("profile-forecast", json!({}))]);
+    let request = |start: i64, n: u64| {
+        let mut builder = SpanBatchBuilder::default();
+        builder.push(&SpanRecord {
+            trace_id: &format!("{n:032x}"),
+            span_id: "0000000000000001",
+            name: "do",
+            kind: 2,
+            service_name: "cart",
+            start_time_unix_nano: start * SECOND,
+            end_time_unix_nano: start * SECOND + 1_000,
+            ..SpanRecord::default()
+        });
+        builder.finish().numbered_from(n)
+    };
+    for (at, n) in (300..420).zip(1..) {
+        own.push_spans(&request(at, n));
+        // Half a minute ahead, and the input pauses after each of its points.
+        own.push_metrics(&gauge("load", at / 10 + 3, &[50.0]));
+        own.rest(2 * SECOND);
+        own.judge();
+    }
+    let (series, ..) = own.stats();
+    assert_eq!((series.n_late_spans, series.n_spans), (0, 120));
+}
+
+#[test]
 fn what_nobody_listens_to_is_not_made() {
     let mut own = telemetry(&[("new-template", json!({}))]);
     own.push_spans(&spans(&application(1, 10, 0.0), 0, 1));
