@@ -8,6 +8,7 @@ mod config;
 mod dead_letters;
 mod evidence;
 mod exit;
+mod fits;
 mod logging;
 mod out;
 mod pipeline;

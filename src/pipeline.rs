@@ -27,9 +27,8 @@ use faultline_core::{
 };
 use faultline_detectors::{
     Telemetry,
-    adaptation::Shadows,
-    lifecycle::{Fitted, Monitor, MonitorEvent, Replacement},
-    telemetry::{Judged, LaneFitted},
+    lifecycle::{Monitor, MonitorEvent, Replacement},
+    telemetry::Judged,
     windowing::Windower,
 };
 use faultline_parsers::{DrainStats, LogParser};
@@ -41,6 +40,7 @@ use crate::{
     channel::{Receiver, Sender, channel},
     config::Config,
     dead_letters::DeadLetters,
+    fits::{self, Fits},
     publication::{MAX_MERGED, Publication, write},
     station_counts,
     verdicts::{Judges, Verdicts},
@@ -113,7 +113,7 @@ impl Progress {
     }
 
     /// Tells operators what happened to a detector, and remembers which are in service.
-    fn report(&self, event: &MonitorEvent) {
+    pub fn report(&self, event: &MonitorEvent) {
         let mut fitted = self.fitted.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             MonitorEvent::Fitted { detector, version, n_training, n_calibration, n_outliers } => {
@@ -541,7 +541,7 @@ fn detect(
                 to_localize.send(Finding { spans, alerts, watermark_unix_nano: telemetry_watermark })?;
                 continue;
             }
-            conclude(running, &mut detectors.monitor, progress)?;
+            fits::conclude(running, &mut detectors.monitor, progress)?;
         }
         alerts.extend(judge(&mut windower, &mut detectors.monitor, progress));
         detectors.report_warm_up(progress);
@@ -549,10 +549,11 @@ fn detect(
         to_localize.send(Finding { spans, alerts, watermark_unix_nano })?;
         // A file has nobody who could promote a model, and the same file is to give the same alerts.
         if feed == Feed::Live {
-            n_waiting = if fits.begin(&mut detectors, progress)? { 0 } else { n_waiting };
+            n_waiting =
+                if fits.begin(&mut detectors.monitor, &mut detectors.telemetry, progress)? { 0 } else { n_waiting };
         }
     }
-    fits.finish(&mut detectors, progress)?;
+    fits.finish(&mut detectors.monitor, &mut detectors.telemetry, progress)?;
     windower.finish();
     let mut alerts = judge(&mut windower, &mut detectors.monitor, progress);
     alerts.extend(detectors.monitor.finish());
@@ -569,79 +570,6 @@ fn detect(
 /// Event time that passes with the clock while nothing comes.
 fn nanos_since(last: Instant) -> i64 {
     i64::try_from(last.elapsed().as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// Fits that run beside the service.
-#[derive(Default)]
-struct Fits {
-    logs: Option<JoinHandle<Fitted>>,
-    telemetry: Vec<JoinHandle<LaneFitted>>,
-    shadows: Option<JoinHandle<Shadows>>,
-}
-
-impl Fits {
-    /// Begins what is due and takes what is done; `true` when a first fit of log detectors begins.
-    fn begin(&mut self, detectors: &mut Detectors, progress: &Progress) -> anyhow::Result<bool> {
-        let run = |name: &str| std::thread::Builder::new().name(format!("faultline-{name}"));
-        let due = detectors.monitor.begin_fit();
-        let has_begun = due.is_some();
-        if let Some(job) = due {
-            tracing::info!("the warm-up is over; the detectors are being fitted");
-            self.logs = Some(run("fit").spawn(|| job.run())?);
-        }
-        for job in detectors.telemetry.begin_fits() {
-            self.telemetry.push(run("fit").spawn(|| job.run())?);
-        }
-        for done in self.telemetry.extract_if(.., |running| running.is_finished()) {
-            conclude_lane(done, &mut detectors.telemetry, progress)?;
-        }
-        // Service goes on beside a fit on recent sessions.
-        match self.shadows.take() {
-            Some(running) if running.is_finished() => conclude_shadows(running, &mut detectors.monitor, progress)?,
-            Some(running) => self.shadows = Some(running),
-            None => {
-                if let Some(job) = detectors.monitor.begin_shadow_fit() {
-                    self.shadows = Some(run("shadow").spawn(|| job.run())?);
-                }
-            }
-        }
-        Ok(has_begun)
-    }
-
-    /// Waits for all of them.
-    fn finish(self, detectors: &mut Detectors, progress: &Progress) -> anyhow::Result<()> {
-        if let Some(running) = self.logs {
-            conclude(running, &mut detectors.monitor, progress)?;
-        }
-        for running in self.telemetry {
-            conclude_lane(running, &mut detectors.telemetry, progress)?;
-        }
-        if let Some(running) = self.shadows {
-            conclude_shadows(running, &mut detectors.monitor, progress)?;
-        }
-        Ok(())
-    }
-}
-
-/// Waits for a fit and takes its models into service.
-fn conclude(fit: JoinHandle<Fitted>, monitor: &mut Monitor, progress: &Progress) -> anyhow::Result<()> {
-    let fitted = fit.join().map_err(|_| anyhow::anyhow!("fitting the detectors panicked"))?;
-    monitor.conclude(fitted).iter().for_each(|event| progress.report(event));
-    Ok(())
-}
-
-/// The same for detectors of metrics or traces.
-fn conclude_lane(fit: JoinHandle<LaneFitted>, telemetry: &mut Telemetry, progress: &Progress) -> anyhow::Result<()> {
-    let fitted = fit.join().map_err(|_| anyhow::anyhow!("fitting the detectors panicked"))?;
-    telemetry.conclude(fitted).iter().for_each(|event| progress.report(event));
-    Ok(())
-}
-
-/// Waits for a fit on recent sessions and lets its models wait for their promotion.
-fn conclude_shadows(fit: JoinHandle<Shadows>, monitor: &mut Monitor, progress: &Progress) -> anyhow::Result<()> {
-    let shadows = fit.join().map_err(|_| anyhow::anyhow!("fitting shadows panicked"))?;
-    monitor.conclude_shadows(shadows).iter().for_each(|event| progress.report(event));
-    Ok(())
 }
 
 /// One round of stations 6 to 8 over the sessions with news.

@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         outln!("{:14} {}", entry.name, entry.summary);
         outln!("{:14}   {}", "", entry.paper);
         if !entry.is_default {
-            outln!("{:14}   runs only where `detection.detectors` names it, or as a member of the ensemble", "");
+            outln!("{:14}   runs only where `detection.detectors` names it", "");
         }
         if args.name.is_some() {
             print_keys(entry);

@@ -152,7 +152,7 @@ impl Algorithm for TaskInsight {
                                  System, CLOUD 2016 (clusters a task; on self times of spans)";
     const SIGNAL: Signal = Signal::Traces;
     const PUBLISHED_THRESHOLD: Option<f64> = None;
-    /// The default detectors are those of logs.
+    /// It finds less than `trace-vector` on the data that there are.
     const IS_DEFAULT: bool = false;
     type Config = Config;
     type Model = Model;
